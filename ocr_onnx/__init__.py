@@ -1,0 +1,1 @@
+"""PP-OCRv4 text detection and recognition on ONNX Runtime, without PaddlePaddle."""

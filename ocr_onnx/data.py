@@ -1,0 +1,117 @@
+"""What flows through the pipeline: pages in, detections and lines between, results out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+ImageBgr: TypeAlias = NDArray[np.uint8]
+"""(H, W, 3) uint8, channels blue, green, red, C-contiguous."""
+
+F32Array: TypeAlias = NDArray[np.float32]
+
+Point: TypeAlias = tuple[float, float]
+"""x and y in pixels of the page."""
+
+Quad: TypeAlias = tuple[Point, Point, Point, Point]
+"""Four corners, clockwise as seen, from the top left of the text."""
+
+Angle: TypeAlias = Literal[0, 180]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Page:
+    """One decoded picture.
+
+    `image` is (H, W, 3) uint8 BGR. `source` is the path or URL it came from, or a name for what
+    has neither ("<bytes>"). `index` is the zero-based page of a PDF or the frame of a TIFF, GIF
+    or WebP; None for a plain image. `scale_xy` is image pixels per unit of the source: (1, 1) for
+    images, dpi / 72 for a PDF, whose unit is the point.
+    """
+
+    image: ImageBgr
+    source: str
+    index: int | None = None
+    scale_xy: tuple[float, float] = (1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """Text regions of one page: parallel arrays, reordered only together.
+
+    `quads_px` is (N, 4, 2) float32 in page pixels, clockwise from the top left. `scores` is (N,)
+    float32 in 0..1. `outlines_px` holds, for box type "polygon", N arrays (K, 2) float32 that
+    follow the text's outline; for "quad" it is empty and the quad is the outline.
+    """
+
+    quads_px: F32Array
+    scores: F32Array
+    outlines_px: tuple[F32Array, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.quads_px)
+
+    def take(self, rows: Sequence[int] | NDArray[np.intp]) -> Self:
+        """Return the detections `rows`, in that order."""
+        index = np.asarray(rows, dtype=np.intp)
+        outlines = tuple(self.outlines_px[row] for row in index) if self.outlines_px else ()
+        return type(self)(self.quads_px[index], self.scores[index], outlines)
+
+
+@dataclass(frozen=True, slots=True)
+class TextLine:
+    """One line of text, in plain Python numbers.
+
+    `rec_score` is the mean probability of the line's characters, `rec_min_score` that of its
+    least certain one (both 0.0 for an empty text); `det_score` the mean of the probability map
+    inside the region. `quad_px` and `outline_px` are in page pixels; the outline equals the quad
+    unless polygons were asked for. `angle` is what the text-line classifier turned back.
+    """
+
+    text: str
+    rec_score: float
+    rec_min_score: float
+    det_score: float
+    quad_px: Quad
+    outline_px: tuple[Point, ...]
+    angle: Angle = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """How a result came about.
+
+    `models` maps stage ("det", "cls", "rec") to "name@sha256", `device` is the device that ran
+    ("cpu", "cuda:0"), `provider` ONNX Runtime's name for it, `det_scale_xy` the detector's input
+    pixels per page pixel, `version` that of ocr-onnx.
+    """
+
+    models: tuple[tuple[str, str], ...]
+    device: str
+    provider: str
+    det_scale_xy: tuple[float, float]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class PageResult:
+    """The text of one page, lines in reading order.
+
+    No text is an empty `lines`, never None and never an exception. `filtered` counts the lines
+    that `drop_score` kept out. `warnings` are sentences about what may have cost text (a scale
+    far below the page's own, a region too thin to cut). `image` is the page itself, for `plot`
+    and `save_to_img`; it takes no part in comparison, and `dataclasses.replace(result,
+    image=None)` lets go of it.
+    """
+
+    lines: tuple[TextLine, ...]
+    width_px: int
+    height_px: int
+    source: str
+    index: int | None = None
+    filtered: int = 0
+    warnings: tuple[str, ...] = ()
+    provenance: Provenance | None = None
+    image: ImageBgr | None = field(default=None, repr=False, compare=False)
