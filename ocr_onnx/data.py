@@ -1,8 +1,10 @@
 """What flows through the pipeline: pages in, detections and lines between, results out."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self, TypeAlias
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,3 +117,77 @@ class PageResult:
     warnings: tuple[str, ...] = ()
     provenance: Provenance | None = None
     image: ImageBgr | None = field(default=None, repr=False, compare=False)
+
+    # The forms of a result live in render.py, which also draws; it is loaded when first asked for.
+
+    @property
+    def text(self) -> str:
+        """The lines' texts, joined by newlines."""
+        from ocr_onnx import render
+
+        return render.to_text(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the image in plain Python types; see `render.to_dict`."""
+        from ocr_onnx import render
+
+        return render.to_dict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "PageResult":
+        """Read back what `to_dict` returned. Raises `InputError` for anything else."""
+        from ocr_onnx import render
+
+        return render.from_dict(data)
+
+    def to_reference(self) -> dict[str, Any]:
+        """Return PaddleX's keys: input_path, dt_polys (whole pixels), dt_scores, rec_text, rec_score."""
+        from ocr_onnx import render
+
+        return render.to_reference(self)
+
+    def print(self, format_json: bool = True, indent: int = 4, ensure_ascii: bool = False) -> None:
+        """Print the reference form: as JSON, or as one line of Python if not `format_json`.
+
+        What the terminal's encoding lacks is written as an escape.
+        """
+        from ocr_onnx import render
+
+        reference = self.to_reference()
+        text = (
+            render.to_json(reference, indent=indent, ensure_ascii=ensure_ascii)
+            if format_json
+            else str(reference)
+        )
+        encoding = sys.stdout.encoding or "utf-8"
+        print(text.encode(encoding, "backslashreplace").decode(encoding))  # noqa: T201 - the reference prints
+
+    def save_to_json(self, path: str | Path, indent: int = 4, ensure_ascii: bool = False) -> Path:
+        """Write the reference form to a file, or into a folder under the input's name; return the file.
+
+        `render.output_path` says how files in a folder are named. Raises `OptionError` when the
+        file can't be written.
+        """
+        from ocr_onnx import render
+
+        return render.save_json(self, path, indent=indent, ensure_ascii=ensure_ascii)
+
+    def save_to_img(self, path: str | Path, font: str | None = None) -> Path:
+        """Write `plot` to a file, or as PNG into a folder under the input's name; return the file.
+
+        Raises `InputError` without an image, `OptionError` for a format or path that can't be
+        written and a font that can't be read.
+        """
+        from ocr_onnx import render
+
+        return render.save_image(self, path, font)
+
+    def plot(self, font: str | None = None) -> ImageBgr:
+        """Draw the page with its boxes beside its text in place: (H, 2W, 3) uint8 BGR.
+
+        `font` is a TrueType or OpenType file to use instead of the bundled one. Raises
+        `InputError` without an image, `OptionError` for a font that can't be read.
+        """
+        from ocr_onnx import render
+
+        return render.draw(self, font)
