@@ -14,6 +14,17 @@ Order: TypeAlias = Literal["reading", "reference"]
 WidthRule: TypeAlias = Literal["tight", "reference"]
 
 
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if isinstance(value, bool) or not low <= value <= high:
+        bounds = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
+        raise OptionError(name, f"{value!r} is out of range", f"give a number {bounds}")
+
+
+def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise OptionError(name, f"{value!r} is not a choice", f"give one of {', '.join(choices)}")
+
+
 @dataclass(frozen=True, slots=True)
 class InputOptions:
     """Bounds and choices for `inputs.pages`.
@@ -182,14 +193,3 @@ class Options:
     crop: CropOptions = CropOptions()
     cls: ClsOptions = ClsOptions()
     rec: RecOptions = RecOptions()
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if isinstance(value, bool) or not low <= value <= high:
-        bounds = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
-        raise OptionError(name, f"{value!r} is out of range", f"give a number {bounds}")
-
-
-def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    if value not in choices:
-        raise OptionError(name, f"{value!r} is not a choice", f"give one of {', '.join(choices)}")

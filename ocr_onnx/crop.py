@@ -1,0 +1,47 @@
+"""Page and quads -> upright line images. Pure."""
+
+from collections.abc import Iterable
+from typing import cast
+
+import cv2
+import numpy as np
+
+from ocr_onnx.data import F32Array, ImageBgr, Point, Quad
+from ocr_onnx.options import CropOptions
+
+
+def cut(page: ImageBgr, quads_px: F32Array, options: CropOptions) -> list[ImageBgr]:
+    """Cut each quad (N, 4, 2) out of the page, as N images (h, w, 3) uint8 BGR of their own sizes.
+
+    A crop at least `turn_ratio` times as high as wide holds text that runs downwards and is turned
+    a quarter counter-clockwise. No side is shorter than 1 px.
+    """
+    return [_cut_one(page, quad, options.turn_ratio) for quad in quads_px.astype(np.float32)]
+
+
+def _cut_one(page: ImageBgr, quad: F32Array, turn_ratio: float) -> ImageBgr:
+    top, right, bottom, left = np.linalg.norm(quad - np.roll(quad, -1, axis=0), axis=1)
+    # truncated, as in the reference's get_rotate_crop_image
+    width, height = max(1, int(max(top, bottom))), max(1, int(max(left, right)))
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float32)
+    line = cv2.warpPerspective(
+        page,
+        cv2.getPerspectiveTransform(quad, corners),
+        (width, height),
+        flags=cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    if height / width >= turn_ratio:
+        line = np.ascontiguousarray(np.rot90(line))
+    return cast("ImageBgr", line)
+
+
+def as_points(outline_px: F32Array) -> tuple[Point, ...]:
+    """Turn an outline (K, 2) into plain Python numbers."""
+    return tuple((float(x), float(y)) for x, y in outline_px)
+
+
+def as_quad(corners_px: Iterable[Iterable[float]]) -> Quad:
+    """Turn four corners into plain Python numbers; ValueError for any other count."""
+    (ax, ay), (bx, by), (cx, cy), (dx, dy) = corners_px
+    return ((float(ax), float(ay)), (float(bx), float(by)), (float(cx), float(cy)), (float(dx), float(dy)))

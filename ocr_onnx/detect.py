@@ -1,0 +1,191 @@
+"""Page -> the det network's input; its probability map -> text regions. Pure: inference is passed in.
+
+The method is DB (Liao et al., "Real-time Scene Text Detection with Differentiable Binarization",
+AAAI 2020); sizes, constants and rounding follow PaddleX's `DetResizeForTest` and `DBPostProcess`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias, cast
+
+import cv2
+import numpy as np
+import pyclipper
+from numpy.typing import NDArray
+
+from ocr_onnx.data import Detections, F32Array, ImageBgr
+from ocr_onnx.options import DetOptions
+
+Infer: TypeAlias = Callable[[NDArray[np.uint8]], F32Array]
+"""(N, h, w, 3) uint8 BGR, sides multiples of STRIDE_PX -> (N, h, w) float32 probabilities."""
+
+STRIDE_PX = 32  # the network halves its input five times
+MIN_SIDE_PX = 3  # shorter regions of the map are noise
+OUTLINE_TOLERANCE = 0.002  # of an outline's length, for thinning its points
+
+# ImageNet's mean and standard deviation. The reference applies them to BGR in this order.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+# A channel has 256 values, so its normalisation is a table: exact, and faster than arithmetic.
+_NORMALISED = [
+    ((np.arange(256, dtype=np.float32) / 255.0 - m) / s).astype(np.float32)
+    for m, s in zip(MEAN, STD, strict=True)
+]
+
+
+class DetInput(NamedTuple):
+    """What the network gets for one page."""
+
+    image: ImageBgr  # (h, w, 3); h and w are multiples of STRIDE_PX
+    scale_xy: tuple[float, float]  # network px per page px
+    bounded: bool  # whether max_pixels made it smaller than the side limit asks for
+
+
+def preprocess(page: ImageBgr, options: DetOptions) -> DetInput:
+    """Resize a page to the network's input size.
+
+    `page` is (H, W, 3) uint8 BGR of any size. Both sides are rounded to the stride, so the two
+    scales differ slightly: each axis maps back with its own.
+    """
+    height_px, width_px = page.shape[:2]
+    (w, h), bounded = input_size(width_px, height_px, options)
+    resized = (
+        page if (w, h) == (width_px, height_px) else cv2.resize(page, (w, h), interpolation=cv2.INTER_LINEAR)
+    )
+    return DetInput(cast("ImageBgr", resized), (w / width_px, h / height_px), bounded)
+
+
+def input_size(width_px: int, height_px: int, options: DetOptions) -> tuple[tuple[int, int], bool]:
+    """Return the network's (width, height) for a page, and whether `max_pixels` shrank it."""
+    sides = (width_px, height_px)
+    if options.limit_type == "max":
+        ratio = min(1.0, options.limit_side_px / max(sides))
+    else:
+        ratio = max(1.0, options.limit_side_px / min(sides))
+    # int() before round(): the reference truncates first, and golden boxes depend on it
+    w, h = (max(STRIDE_PX, round(int(side * ratio) / STRIDE_PX) * STRIDE_PX) for side in sides)
+    if w * h <= options.max_pixels:
+        return (w, h), False
+    shrink = (options.max_pixels / (w * h)) ** 0.5
+    short = max(STRIDE_PX, int(min(w, h) * shrink) // STRIDE_PX * STRIDE_PX)
+    # a strip can't get thinner than the stride, so its longer side gives way instead
+    long = min(int(max(w, h) * shrink), options.max_pixels // short) // STRIDE_PX * STRIDE_PX
+    return ((long, short) if w >= h else (short, long)), True
+
+
+def normalise(images: NDArray[np.uint8]) -> F32Array:
+    """(N, h, w, 3) uint8 BGR -> (N, 3, h, w) float32, for models that take floats."""
+    n, h, w, _ = images.shape
+    tensor = np.empty((n, 3, h, w), dtype=np.float32)
+    for image, planes in zip(images, tensor, strict=True):
+        for channel, table in enumerate(_NORMALISED):
+            np.take(table, image[:, :, channel], out=planes[channel], mode="clip")
+    return tensor
+
+
+def postprocess(prob_map: F32Array, page_size_wh: tuple[int, int], options: DetOptions) -> Detections:
+    """Turn a probability map into text regions in page pixels.
+
+    `prob_map` is (h, w) float32 in 0..1 and covers the whole page. Regions come in the order of
+    their contours, from the bottom of the page up; `order.py` sorts them.
+    """
+    mask = (prob_map > options.thresh).astype(np.uint8)
+    if options.dilate:
+        mask = cast("NDArray[np.uint8]", cv2.dilate(mask, np.ones((2, 2), dtype=np.uint8)))
+    contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    find = _quads if options.box_type == "quad" else _polygons
+    map_wh = np.array(prob_map.shape[::-1], dtype=np.float32)
+    page_wh = np.array(page_size_wh, dtype=np.float32)
+    found = [
+        (np.clip(np.round(outline / map_wh * page_wh), 0, page_wh), score)
+        for outline, score in find(prob_map, contours[: options.max_candidates], options)
+    ]
+    outlines = tuple(outline for outline, _ in found)
+    scores = np.array([score for _, score in found], dtype=np.float32)
+    if options.box_type == "quad":
+        quads = np.array(outlines, dtype=np.float32).reshape(-1, 4, 2)
+        return Detections(quads, scores)
+    quads = np.array([_min_area_quad(outline)[0] for outline in outlines], dtype=np.float32).reshape(-1, 4, 2)
+    return Detections(quads, scores, outlines)
+
+
+def _quads(
+    prob_map: F32Array, contours: "Sequence[cv2.typing.MatLike]", options: DetOptions
+) -> Iterator[tuple[F32Array, float]]:
+    """Yield each contour's unclipped quad (4, 2) in map pixels and its score."""
+    for contour in contours:
+        quad, short_side = _min_area_quad(contour)
+        if short_side < MIN_SIDE_PX:
+            continue
+        inside = quad if options.score_mode == "fast" else contour.reshape(-1, 2)
+        score = _mean_inside(prob_map, inside)
+        if score < options.box_thresh:
+            continue
+        grown = _unclip(quad, options.unclip_ratio)
+        if grown is None:
+            continue
+        quad, short_side = _min_area_quad(grown)
+        if short_side >= MIN_SIDE_PX + 2:
+            yield quad, score
+
+
+def _polygons(
+    prob_map: F32Array, contours: "Sequence[cv2.typing.MatLike]", options: DetOptions
+) -> Iterator[tuple[F32Array, float]]:
+    """Yield each contour's unclipped outline (K, 2) in map pixels and its score."""
+    for contour in contours:
+        outline = cv2.approxPolyDP(contour, OUTLINE_TOLERANCE * cv2.arcLength(contour, True), True).reshape(
+            -1, 2
+        )
+        if len(outline) < 4:
+            continue
+        inside = outline if options.score_mode == "fast" else contour.reshape(-1, 2)
+        score = _mean_inside(prob_map, inside)
+        if score < options.box_thresh:
+            continue
+        grown = _unclip(outline.astype(np.float32), options.unclip_ratio)
+        if grown is not None and _min_area_quad(grown)[1] >= MIN_SIDE_PX + 2:
+            yield grown, score
+
+
+def _min_area_quad(points: "cv2.typing.MatLike") -> tuple[F32Array, float]:
+    """Return the smallest rectangle around points, clockwise from top left, and its shorter side.
+
+    The two leftmost corners are the left edge; on either edge the upper corner comes first.
+    """
+    rectangle = cv2.minAreaRect(points)
+    corners = np.asarray(cv2.boxPoints(rectangle), dtype=np.float32)
+    by_x = corners[np.argsort(corners[:, 0], kind="stable")]
+    left, right = by_x[:2], by_x[2:]
+    top_left, bottom_left = left if left[1, 1] > left[0, 1] else left[::-1]
+    top_right, bottom_right = right if right[1, 1] > right[0, 1] else right[::-1]
+    return np.array([top_left, top_right, bottom_right, bottom_left], dtype=np.float32), min(rectangle[1])
+
+
+def _mean_inside(prob_map: F32Array, outline: NDArray[np.generic]) -> float:
+    """Return the mean probability inside an outline (K, 2), looking only at its bounding window."""
+    height, width = prob_map.shape
+    points = np.asarray(outline, dtype=np.float32)
+    x0, y0 = np.clip(np.floor(points.min(axis=0)).astype(int), 0, (width - 1, height - 1))
+    x1, y1 = np.clip(np.ceil(points.max(axis=0)).astype(int), 0, (width - 1, height - 1))
+    mask = np.zeros((y1 - y0 + 1, x1 - x0 + 1), dtype=np.uint8)
+    # truncation, not rounding: the reference's cast
+    cv2.fillPoly(mask, [(points - (x0, y0)).astype(np.int32)], 1)
+    return cv2.mean(prob_map[y0 : y1 + 1, x0 : x1 + 1], mask)[0]
+
+
+def _unclip(outline: F32Array, ratio: float) -> F32Array | None:
+    """Grow an outline (K, 2) by area * ratio / perimeter, as the shrunk training masks ask for.
+
+    None where nothing can grow (no area, Vatti clipping found no path); the largest path where
+    several came out.
+    """
+    perimeter = float(np.linalg.norm(outline - np.roll(outline, 1, axis=0), axis=1).sum())
+    area = abs(cv2.contourArea(outline))
+    if area == 0.0 or perimeter == 0.0:
+        return None
+    offset = pyclipper.PyclipperOffset()
+    offset.AddPath(outline.tolist(), pyclipper.JT_ROUND, pyclipper.ET_CLOSEDPOLYGON)
+    paths = offset.Execute(area * ratio / perimeter)
+    if not paths:
+        return None
+    return np.array(max(paths, key=lambda path: abs(pyclipper.Area(path))), dtype=np.float32)

@@ -1,0 +1,158 @@
+"""Quads of one page -> the order to read them in. Pure geometry, no pixels."""
+
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocr_onnx.data import F32Array
+from ocr_onnx.options import Order
+
+Index: TypeAlias = NDArray[np.intp]
+F64Array: TypeAlias = NDArray[np.float64]
+
+REFERENCE_ROW_PX = 10  # PaddleX: tops closer than this are one row, whatever the text's height
+VERTICAL_RATIO = 1.5  # higher than this many widths: the text runs downwards
+MAX_SKEW_DEGREES = 15.0  # a steeper "skew" is rotated text, not a crooked scan
+ROW_OVERLAP = 0.5  # of the lower line's height: centres closer than this share a row
+GUTTER_HEIGHTS = 1.0  # of the median line height: columns are at least this far apart
+COLUMN_LINES = 3  # fewer lines are not a column of prose
+COLUMN_FILL = 0.6  # of a column's width: prose fills it, the cells of a form do not
+
+
+def reading_order(quads_px: F32Array, order: Order) -> Index:
+    """Return the permutation that puts quads (N, 4, 2) into reading order.
+
+    "reference" is PaddleX's `SortQuadBoxes`: by top, then rows of 10 px from left to right.
+    "reading" measures in line heights instead of pixels, takes out a skew of up to 15 degrees,
+    reads columns of prose one after the other, and pages of vertical text from right to left.
+    """
+    if len(quads_px) < 2:
+        return np.arange(len(quads_px), dtype=np.intp)
+    if order == "reference":
+        return _reference_order(quads_px)
+    boxes = _upright_boxes(quads_px.astype(np.float64))
+    return np.array(_read(boxes, np.arange(len(boxes), dtype=np.intp)), dtype=np.intp)
+
+
+def _reference_order(quads_px: F32Array) -> Index:
+    tops = quads_px[:, 0]
+    ranked = sorted(range(len(tops)), key=lambda row: (tops[row, 1], tops[row, 0]))
+    for i in range(len(ranked) - 1):
+        for j in range(i, -1, -1):
+            upper, lower = tops[ranked[j]], tops[ranked[j + 1]]
+            if abs(lower[1] - upper[1]) >= REFERENCE_ROW_PX or lower[0] >= upper[0]:
+                break
+            ranked[j], ranked[j + 1] = ranked[j + 1], ranked[j]
+    return np.array(ranked, dtype=np.intp)
+
+
+def _upright_boxes(quads: F64Array) -> F64Array:
+    """Return boxes (N, 4) as x0, y0, x1, y1 of the page turned straight.
+
+    Where most text runs downwards the page is turned a quarter as well, so that its columns,
+    read from the right, become rows read from the top.
+    """
+    top, right = quads[:, 1] - quads[:, 0], quads[:, 2] - quads[:, 1]
+    widths, heights = np.linalg.norm(top, axis=1), np.linalg.norm(right, axis=1)
+    vertical = heights >= VERTICAL_RATIO * widths
+    areas = widths * heights
+    if areas[vertical].sum() > areas.sum() / 2:
+        # x' = y, y' = -x: down the page becomes along the row, right to left becomes down
+        quads = np.stack([quads[..., 1], -quads[..., 0]], axis=-1)
+        widths, heights, along, lines = (
+            heights,
+            widths,
+            np.stack([right[:, 1], -right[:, 0]], axis=-1),
+            vertical,
+        )
+    else:
+        along, lines = top, ~vertical
+    skew = _skew_radians(along[lines], widths[lines], heights[lines])
+    turn = np.array([[np.cos(skew), -np.sin(skew)], [np.sin(skew), np.cos(skew)]])
+    centres = quads.mean(axis=1) @ turn
+    half = np.stack([widths, heights], axis=1) / 2
+    return np.concatenate([centres - half, centres + half], axis=1)
+
+
+def _skew_radians(along: F64Array, widths: F64Array, heights: F64Array) -> float:
+    """Return the median direction of the lines, each weighted by its length; 0 without long lines."""
+    long = widths >= 2 * heights
+    if not long.any():
+        return 0.0
+    angles = np.arctan2(along[long, 1], along[long, 0])
+    ranked = np.argsort(angles)
+    weight = np.cumsum(widths[long][ranked])
+    median = float(angles[ranked[np.searchsorted(weight, weight[-1] / 2)]])
+    return median if abs(median) <= np.radians(MAX_SKEW_DEGREES) else 0.0
+
+
+def _read(boxes: F64Array, members: Index) -> list[int]:
+    """Order `members` of `boxes`: columns first, then bands that may hold columns, then rows."""
+    if len(members) < 2 * COLUMN_LINES:
+        return _rows(boxes, members)
+    columns = _columns(boxes, members)
+    if columns:
+        return [row for column in columns for row in _read(boxes, column)]
+    upper, lower = _widest_band_cut(boxes, members)
+    if len(lower):
+        return _read(boxes, upper) + _read(boxes, lower)
+    return _rows(boxes, members)
+
+
+def _columns(boxes: F64Array, members: Index) -> list[Index]:
+    """Split at the gutters between columns of prose; empty where there are none."""
+    line_height = float(np.median(boxes[members, 3] - boxes[members, 1]))
+    parts = _split_at_gaps(boxes, members, axis=0, min_gap=GUTTER_HEIGHTS * line_height)
+    if len(parts) < 2 or not all(_is_prose(boxes[part]) for part in parts):
+        return []
+    return parts
+
+
+def _is_prose(boxes: F64Array) -> bool:
+    """Tell whether lines stand below each other and mostly fill the width they share."""
+    if len(boxes) < COLUMN_LINES:
+        return False
+    widths = boxes[:, 2] - boxes[:, 0]
+    fill = np.median(widths) / (boxes[:, 2].max() - boxes[:, 0].min())
+    return bool(fill >= COLUMN_FILL)
+
+
+def _widest_band_cut(boxes: F64Array, members: Index) -> tuple[Index, Index]:
+    """Cut at the highest empty band across the page; the second part is empty without one."""
+    parts = _split_at_gaps(boxes, members, axis=1, min_gap=0.0)
+    if len(parts) < 2:
+        return members, members[:0]
+    gaps = [boxes[after, 1].min() - boxes[before, 3].max() for before, after in pairwise(parts)]
+    cut = int(np.argmax(gaps)) + 1
+    return np.concatenate(parts[:cut]), np.concatenate(parts[cut:])
+
+
+def _split_at_gaps(boxes: F64Array, members: Index, axis: int, min_gap: float) -> list[Index]:
+    """Split where no box's extent along `axis` reaches across more than `min_gap`."""
+    ranked = members[np.argsort(boxes[members, axis], kind="stable")]
+    reach = np.maximum.accumulate(boxes[ranked, axis + 2])
+    cuts = np.flatnonzero(boxes[ranked[1:], axis] - reach[:-1] > min_gap) + 1
+    return list(np.split(ranked, cuts))
+
+
+def _rows(boxes: F64Array, members: Index) -> list[int]:
+    """Order from the top by rows and from the left within them.
+
+    A box joins the row whose nearest member has its centre closer than ROW_OVERLAP of the lower
+    of the two heights: neighbours decide, so a row may bend.
+    """
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    heights = boxes[:, 3] - boxes[:, 1]
+    rows: list[list[int]] = []
+    for box in members[np.argsort(centres[members, 1], kind="stable")].tolist():
+        for row in reversed(rows):
+            near = min(row, key=lambda other: abs(centres[other, 0] - centres[box, 0]))
+            if abs(centres[near, 1] - centres[box, 1]) < ROW_OVERLAP * min(heights[near], heights[box]):
+                row.append(box)
+                break
+        else:
+            rows.append([box])
+    rows.sort(key=lambda row: float(np.mean(centres[row, 1])))
+    return [box for row in rows for box in sorted(row, key=lambda box: float(boxes[box, 0]))]

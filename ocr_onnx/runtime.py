@@ -1,0 +1,307 @@
+"""THE module that imports ONNX Runtime: a device and a model file in, a session that ran on it out."""
+
+import ctypes
+import functools
+import importlib
+import importlib.metadata
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, TypeAlias, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocr_onnx.errors import DependencyError, DeviceError, ModelContractError, OcrError, OptionError
+from ocr_onnx.options import RuntimeOptions
+from ocr_onnx.threads import usable_threads
+
+DeviceKind: TypeAlias = Literal["cpu", "cuda", "tensorrt", "openvino"]
+Array: TypeAlias = NDArray[Any]
+
+PROVIDERS: Mapping[DeviceKind, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+EXTRAS: Mapping[DeviceKind, str] = {
+    "cpu": "cpu",
+    "cuda": "gpu",
+    "tensorrt": "tensorrt",
+    "openvino": "openvino",
+}
+AUTO_ORDER: tuple[DeviceKind, ...] = ("cuda", "openvino", "cpu")
+# Distributions that all install the one package `onnxruntime`, each over the other.
+WHEELS = (
+    "onnxruntime",
+    "onnxruntime-directml",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-qnn",
+    "onnxruntime-rocm",
+    "onnxruntime-silicon",
+)
+# One Identity node, y = x with x float32 (1,), opset 17: the smallest model there is.
+PROBE_MODEL = (
+    b'\x08\x08:>\n\x13\n\x01x\x12\x01y\x1a\x01n"\x08Identity\x12\x05probeZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04'
+    b"\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
+)
+LOG_ERRORS_ONLY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A kind of device and, for GPUs, its number."""
+
+    kind: DeviceKind
+    index: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.index}" if self.kind in ("cuda", "tensorrt") else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReport:
+    """Whether a device works here, seen by running a one-node model on it; `detail` says why not."""
+
+    device: str
+    provider: str
+    usable: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """An input or output of a model. `shape` has None where a size is free."""
+
+    name: str
+    dtype: str  # ONNX Runtime's name for it: "tensor(float)"
+    shape: tuple[int | None, ...]
+
+
+class Session:
+    """A model opened on the device that was asked for: a callable from named arrays to arrays.
+
+    May be called from many threads at once. Survives a fork (the child opens the model anew, as
+    ONNX Runtime's thread pool stays behind) and pickling (the copy does the same).
+
+    Raises DeviceError where the device can't be used, ModelContractError where the file is not an
+    ONNX model. There is no quiet change to another device.
+    """
+
+    def __init__(self, path: Path, options: RuntimeOptions) -> None:
+        self._path = path
+        self._options = options
+        self.device = find_device(options.device)
+        self.provider = PROVIDERS[self.device.kind]
+        session = self._open()
+        # By process: a parent's session is of no use in its child, and destroying it there hangs.
+        self._sessions = {os.getpid(): session}
+        self.inputs = tuple(map(_tensor_info, session.get_inputs()))
+        self.outputs = tuple(map(_tensor_info, session.get_outputs()))
+        self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
+
+    def __call__(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """Run the model once; the outputs come in the order of `outputs`."""
+        session = self._sessions.get(os.getpid())
+        if session is None:
+            session = self._sessions.setdefault(os.getpid(), self._open())
+        return cast("list[Array]", session.run(None, feeds))
+
+    def __reduce__(self) -> tuple[type["Session"], tuple[Path, RuntimeOptions]]:
+        return type(self), (self._path, self._options)
+
+    def _open(self) -> Any:
+        threads = self._options.threads or usable_threads()
+        return open_session(self._path.name, str(self._path), self.device, threads)
+
+
+def open_session(subject: str, model: str | bytes, device: Device, threads: int) -> Any:
+    """Open an ONNX Runtime session for a path or a model's bytes; `subject` names it in errors."""
+    ort = onnxruntime()
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = LOG_ERRORS_ONLY
+    # Memory patterns are cached for every new shape and pages have many; the arena alone is as
+    # flat over time and does not cost speed.
+    settings.enable_mem_pattern = False
+    # det, cls and rec take turns: an idle session's spinning threads would steal the cores.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if device.kind == "openvino":  # it fuses the plain graph better itself
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    provider = PROVIDERS[device.kind]
+    try:
+        session = ort.InferenceSession(
+            model, settings, providers=[(provider, provider_options(device, threads))], enable_fallback=0
+        )
+    except _ort_errors() as error:
+        problem = f"can't be opened as an ONNX model on {device}: {_first_line(error)}"
+        raise ModelContractError(
+            subject, problem, "give an ONNX file, complete and not of another format"
+        ) from error
+    active = session.get_providers()[0]
+    if active != provider:
+        raise DeviceError(
+            str(device),
+            f"ONNX Runtime chose {active} instead",
+            "run `ocr-onnx doctor` to see what is missing",
+        )
+    return session
+
+
+def provider_options(device: Device, threads: int) -> dict[str, str]:
+    """Return ONNX Runtime's options for a device; a name that it does not know would lose the provider."""
+    if device.kind == "cuda":
+        # Every page is a new shape: an exhaustive search for each costs seconds, and doubling
+        # arenas never give memory back.
+        return {
+            "device_id": str(device.index),
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "arena_extend_strategy": "kSameAsRequested",
+        }
+    if device.kind == "openvino":
+        return {"device_type": "CPU", "precision": "FP32", "num_of_threads": str(threads)}
+    return {}
+
+
+def find_device(text: str) -> Device:
+    """Parse a device and make sure that it can be used; "auto" takes the fastest that can.
+
+    Raises OptionError for what is no device, DeviceError with the cause for what can't be used.
+    """
+    if text == "auto":
+        return next(Device(kind) for kind in AUTO_ORDER if why_unusable(Device(kind)) is None)
+    device = parse_device(text)
+    cause = why_unusable(device)
+    if cause is not None:
+        raise cause
+    return device
+
+
+def parse_device(text: str) -> Device:
+    """Parse "cpu", "cuda[:i]", "tensorrt[:i]" or "openvino"; "gpu:0" is PaddleX's "cuda:0"."""
+    kind, colon, number = text.partition(":")
+    kind = {"gpu": "cuda", "trt": "tensorrt"}.get(kind, kind)
+    remedy = "give cpu, cuda[:i], tensorrt[:i], openvino or auto"
+    if kind not in get_args(DeviceKind) or (colon and kind in ("cpu", "openvino")):
+        raise OptionError("runtime.device", f"{text!r} is not a device", remedy)
+    if "," in number:
+        raise OptionError(
+            "runtime.device", f"{text!r} asks for several GPUs, which one engine can't use yet", remedy
+        )
+    if colon and not number.isdecimal():
+        raise OptionError("runtime.device", f"{text!r} has no number after the colon", remedy)
+    return Device(cast("DeviceKind", kind), int(number or 0))
+
+
+def why_unusable(device: Device) -> OcrError | None:
+    """Return the error that explains why a device can't be used; None where it can."""
+    try:
+        ort = onnxruntime()
+    except DependencyError as error:
+        return error
+    if PROVIDERS[device.kind] not in ort.get_available_providers():
+        wheel = ", ".join(f"{name} {version}" for name, version in installed_wheels().items())
+        problem = f"the installed ONNX Runtime ({wheel}) has no {PROVIDERS[device.kind]}"
+        other = "" if device.kind == "cpu" else f"uninstall {wheel.split()[0]}, then "
+        return DeviceError(str(device), problem, f"{other}install 'ocr-onnx[{EXTRAS[device.kind]}]'")
+    if device.kind in ("cuda", "tensorrt"):
+        problem = _gpu_problem(device.index)
+        if problem:
+            return DeviceError(str(device), problem, "check `nvidia-smi`, or use --device cpu")
+    if device.kind == "tensorrt":
+        return DeviceError("tensorrt", "is not supported yet", "use --device cuda")
+    return _probe(device)
+
+
+def device_reports() -> tuple[DeviceReport, ...]:
+    """Try every kind of device."""
+    return tuple(_report(Device(kind)) for kind in get_args(DeviceKind))
+
+
+def installed_wheels() -> dict[str, str]:
+    """Return every installed distribution that brings the package `onnxruntime`, with its version."""
+    found = {}
+    for name in WHEELS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def onnxruntime() -> ModuleType:
+    """Import ONNX Runtime; DependencyError says what to install where there is none, or two."""
+    wheels = installed_wheels()
+    if not wheels:
+        raise DependencyError(
+            "onnxruntime",
+            "is not installed",
+            "install 'ocr-onnx[cpu]' or, for an NVIDIA GPU, 'ocr-onnx[gpu]'",
+        )
+    if len(wheels) > 1:
+        raise DependencyError(
+            "onnxruntime",
+            f"{' and '.join(wheels)} are both installed and overwrite each other",
+            f"run `pip uninstall -y {' '.join(wheels)}`, then install exactly one, such as 'ocr-onnx[cpu]'",
+        )
+    return importlib.import_module("onnxruntime")
+
+
+@functools.cache
+def _ort_errors() -> tuple[type[Exception], ...]:
+    """Return what ONNX Runtime raises: classes without a common base but Exception."""
+    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    names = (
+        "EPFail EngineError Fail InvalidArgument InvalidGraph InvalidProtobuf ModelLoaded NoModel NoSuchFile "
+        "NotImplemented RuntimeException"
+    )
+    return (RuntimeError, *(getattr(state, name) for name in names.split()))
+
+
+def _report(device: Device) -> DeviceReport:
+    cause = why_unusable(device)
+    detail = "ran a one-node model" if cause is None else f"{cause.problem}; {cause.remedy}"
+    return DeviceReport(str(device), PROVIDERS[device.kind], cause is None, detail)
+
+
+def _probe(device: Device) -> OcrError | None:
+    """Run one node on a device; return what went wrong."""
+    try:
+        session = open_session("probe model", PROBE_MODEL, device, 1)
+        session.run(None, {"x": np.zeros(1, dtype=np.float32)})
+    except OcrError as error:
+        return DeviceError(str(device), error.problem, error.remedy)
+    except _ort_errors() as error:
+        return DeviceError(str(device), _first_line(error), "run `ocr-onnx doctor` to see what is missing")
+    return None
+
+
+def _gpu_problem(index: int) -> str:
+    """Ask the NVIDIA driver, before ONNX Runtime does so loudly; "" where the GPU is there."""
+    name = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(name)
+    except OSError:
+        return f"no NVIDIA driver was found ({name})"
+    status = driver.cuInit(0)
+    if status != 0:
+        return f"the NVIDIA driver does not start (cuInit returned {status})"
+    count = ctypes.c_int(0)
+    status = driver.cuDeviceGetCount(ctypes.byref(count))
+    if status != 0 or count.value <= index:
+        return f"the driver sees {count.value} GPU(s), so there is no number {index}"
+    return ""
+
+
+def _tensor_info(info: Any) -> TensorInfo:
+    shape: Sequence[object] = info.shape
+    return TensorInfo(info.name, info.type, tuple(size if isinstance(size, int) else None for size in shape))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

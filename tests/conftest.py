@@ -1,0 +1,84 @@
+"""Tiny ONNX models that the tests share: no weights, no network."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+CHARACTERS = "ab"  # of the tiny rec model: blank, a, b, space
+
+
+def _save(path: Path, graph: onnx.GraphProto, metadata: dict[str, str]) -> Path:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def tiny_det(tmp_path: Path) -> Path:
+    """A det model that calls dark pixels text: sigmoid(-20 * mean channel)."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["x"], ["mean"], "mean", axes=[1], keepdims=1),
+            helper.make_node("Mul", ["mean", "gain"], ["logit"], "gain"),
+            helper.make_node("Sigmoid", ["logit"], ["map"], "map"),
+        ],
+        "tiny-det",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, "H", "W"])],
+        [helper.make_tensor_value_info("map", TensorProto.FLOAT, ["N", 1, "H", "W"])],
+        [numpy_helper.from_array(np.array(-20.0, np.float32), "gain")],
+    )
+    return _save(tmp_path / "tiny-det.onnx", graph, {"stage": "det"})
+
+
+@pytest.fixture
+def tiny_rec(tmp_path: Path) -> Path:
+    """A rec model with one step per 8 px: "a" where the strip is dark, blank where it is light."""
+    weight = np.zeros((4, 3), np.float32)
+    weight[0], weight[1] = 5.0, -5.0
+    graph = helper.make_graph(
+        [
+            helper.make_node("AveragePool", ["x"], ["pool"], "pool", kernel_shape=[48, 8], strides=[48, 8]),
+            helper.make_node("Squeeze", ["pool", "axis"], ["rows"], "squeeze"),
+            helper.make_node("Transpose", ["rows"], ["steps"], "transpose", perm=[0, 2, 1]),
+            helper.make_node("MatMul", ["steps", "weight"], ["logits"], "classify"),
+            helper.make_node("Softmax", ["logits"], ["probs"], "softmax", axis=2),
+        ],
+        "tiny-rec",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 48, "W"])],
+        [helper.make_tensor_value_info("probs", TensorProto.FLOAT, ["N", "T", 4])],
+        [
+            numpy_helper.from_array(np.array([2], np.int64), "axis"),
+            numpy_helper.from_array(np.ascontiguousarray(weight.T), "weight"),
+        ],
+    )
+    return _save(tmp_path / "tiny-rec.onnx", graph, {"stage": "rec", "character": "\n".join(CHARACTERS)})
+
+
+@pytest.fixture
+def tiny_cls(tmp_path: Path) -> Path:
+    """A cls model that calls a line turned when its left half is darker than its right."""
+    weight = np.array([[0.0, 0.0], [-20.0, 20.0]], np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["x"], ["columns"], "columns", axes=[1, 2], keepdims=0),
+            helper.make_node("Split", ["columns", "halves"], ["left", "right"], "split", axis=1),
+            helper.make_node("ReduceMean", ["left"], ["l"], "left", axes=[1], keepdims=1),
+            helper.make_node("ReduceMean", ["right"], ["r"], "right", axes=[1], keepdims=1),
+            helper.make_node("Concat", ["l", "r"], ["pair"], "pair", axis=1),
+            helper.make_node("MatMul", ["pair", "weight"], ["logits"], "classify"),
+            helper.make_node("Softmax", ["logits"], ["probs"], "softmax", axis=1),
+        ],
+        "tiny-cls",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 48, 192])],
+        [helper.make_tensor_value_info("probs", TensorProto.FLOAT, ["N", 2])],
+        [
+            numpy_helper.from_array(np.array([96, 96], np.int64), "halves"),
+            numpy_helper.from_array(np.ascontiguousarray(weight.T), "weight"),
+        ],
+    )
+    return _save(tmp_path / "tiny-cls.onnx", graph, {"stage": "cls"})

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ocr_onnx import contract
+from ocr_onnx.errors import ModelContractError
+from ocr_onnx.options import RuntimeOptions
+from ocr_onnx.runtime import Session
+
+
+def _open(path: Path) -> Session:
+    return Session(path, RuntimeOptions("cpu", threads=1))
+
+
+def test_each_stage_runs_its_own_model(tiny_det: Path, tiny_rec: Path, tiny_cls: Path) -> None:
+    page = np.full((2, 32, 64, 3), 255, np.uint8)
+    page[:, 8:24] = 0
+    prob_map = contract.det_infer(_open(tiny_det), "d")(page)
+    assert prob_map.shape == (2, 32, 64)
+    assert prob_map[0, 16].min() > 0.9 > 0.1 > prob_map[0, 0].max()
+
+    lines = np.full((1, 48, 32, 3), 255, np.uint8)
+    lines[:, :, 8:16] = 0
+    steps = contract.rec_infer(_open(tiny_rec), "r", 4)(lines, np.array([32], np.int32))
+    assert steps.labels.tolist() == [[0, 1, 0, 0]]
+    assert steps.probs.shape == (1, 4)
+
+    turned = np.full((1, 48, 192, 3), 255, np.uint8)
+    turned[:, :, :96] = 0
+    probs = contract.cls_infer(_open(tiny_cls), "c")(turned, np.array([192], np.int32))
+    assert probs.shape == (1, 2)
+    assert probs[0, 1] > 0.99
+
+
+def test_a_model_of_the_wrong_stage_is_refused(tiny_det: Path, tiny_rec: Path, tiny_cls: Path) -> None:
+    with pytest.raises(
+        ModelContractError, match="mine: is a rec model, not a det model; give a PP-OCR det model"
+    ):
+        contract.det_infer(_open(tiny_rec), "mine")
+    with pytest.raises(ModelContractError, match="is a det model, not a cls model"):
+        contract.cls_infer(_open(tiny_det), "mine")
+    with pytest.raises(ModelContractError, match="is a cls model, not a rec model"):
+        contract.rec_infer(_open(tiny_cls), "mine", 4)
+
+
+def _without_metadata(path: Path) -> Session:
+    session = _open(path)
+    session.metadata.clear()
+    return session
+
+
+def test_shapes_tell_the_stage_where_metadata_does_not(
+    tiny_det: Path, tiny_rec: Path, tiny_cls: Path
+) -> None:
+    with pytest.raises(ModelContractError, match=r"puts out .*which no det model does"):
+        contract.det_infer(_without_metadata(tiny_rec), "mine")
+    with pytest.raises(ModelContractError, match=r"puts out .*which no cls model does"):
+        contract.cls_infer(_without_metadata(tiny_det), "mine")
+    with pytest.raises(ModelContractError, match=r"puts out .*which no rec model does"):
+        contract.rec_infer(_without_metadata(tiny_cls), "mine", 4)
+    contract.det_infer(_without_metadata(tiny_det), "mine")
+
+
+def test_a_dictionary_of_the_wrong_length_is_refused(tiny_rec: Path) -> None:
+    with pytest.raises(ModelContractError, match=r"has 4 classes, but its dictionary makes 7 .*of 2 lines"):
+        contract.rec_infer(_open(tiny_rec), "mine", 7)
+
+
+def test_other_inputs_are_refused(tiny_det: Path) -> None:
+    session = _open(tiny_det)
+    session.inputs = (*session.inputs, *session.inputs)
+    with pytest.raises(ModelContractError, match="instead of one float image batch"):
+        contract.det_infer(session, "mine")

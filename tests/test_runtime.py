@@ -1,0 +1,209 @@
+import ctypes
+import importlib.metadata
+import multiprocessing
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ocr_onnx import runtime
+from ocr_onnx.errors import DependencyError, DeviceError, ModelContractError, OptionError
+from ocr_onnx.options import RuntimeOptions
+from ocr_onnx.runtime import Device, Session
+
+CPU = RuntimeOptions("cpu", threads=1)
+
+
+def _run(session: Session) -> float:
+    x = np.ones((1, 3, 48, 64), np.float32)
+    return float(session({"x": x})[0].sum())
+
+
+@pytest.mark.parametrize(
+    ("text", "device"),
+    [
+        ("cpu", Device("cpu")),
+        ("cuda", Device("cuda", 0)),
+        ("cuda:3", Device("cuda", 3)),
+        ("gpu:1", Device("cuda", 1)),
+        ("tensorrt:2", Device("tensorrt", 2)),
+        ("openvino", Device("openvino")),
+    ],
+)
+def test_devices_parse(text: str, device: Device) -> None:
+    assert runtime.parse_device(text) == device
+
+
+@pytest.mark.parametrize(
+    "text", ["", "cpu:0", "cuda:", "cuda:x", "cuda:0,1", "cuda:-1", "tpu", "CPU", "openvino:0"]
+)
+def test_what_is_no_device_is_refused(text: str) -> None:
+    with pytest.raises(OptionError, match=r"runtime\.device"):
+        runtime.parse_device(text)
+
+
+def test_device_names_read_back() -> None:
+    for device in (Device("cpu"), Device("cuda", 1), Device("tensorrt", 2), Device("openvino")):
+        assert runtime.parse_device(str(device)) == device
+
+
+def test_a_session_knows_its_model(tiny_rec: Path) -> None:
+    session = Session(tiny_rec, CPU)
+    assert session.inputs == (runtime.TensorInfo("x", "tensor(float)", (None, 3, 48, None)),)
+    assert session.outputs[0].shape == (None, None, 4)
+    assert session.metadata["stage"] == "rec"
+    assert (session.provider, str(session.device)) == ("CPUExecutionProvider", "cpu")
+
+
+def test_many_threads_share_a_session(tiny_rec: Path) -> None:
+    session = Session(tiny_rec, CPU)
+    expected = _run(session)
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: _run(session), range(64))) == {expected}
+
+
+def test_a_session_survives_pickling(tiny_rec: Path) -> None:
+    session = Session(tiny_rec, CPU)
+    assert _run(pickle.loads(pickle.dumps(session))) == _run(session)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system can't fork")
+def test_a_session_survives_a_fork(tiny_rec: Path) -> None:
+    session = Session(tiny_rec, RuntimeOptions("cpu", threads=2))
+    expected = _run(session)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply_async(_run, (session,)).get(timeout=60) == expected
+    assert _run(session) == expected
+
+
+def test_a_forked_child_uses_the_inherited_object(tiny_rec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session(tiny_rec, CPU)
+    expected = _run(session)
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    assert _run(session) == expected
+    assert _run(session) == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no model", b"\x08\x08" + b"\x00" * 100])
+def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelContractError, match=r"broken\.onnx.*can't be opened as an ONNX model"):
+        Session(path, CPU)
+
+
+def test_a_truncated_model_is_refused(tiny_rec: Path) -> None:
+    tiny_rec.write_bytes(tiny_rec.read_bytes()[:-60])
+    with pytest.raises(ModelContractError, match=r"tiny-rec\.onnx"):
+        Session(tiny_rec, CPU)
+
+
+@pytest.mark.parametrize(
+    ("device", "extra"), [("cuda", "gpu"), ("tensorrt", "tensorrt"), ("openvino", "openvino")]
+)
+def test_a_provider_that_was_not_built_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, device: str, extra: str
+) -> None:
+    monkeypatch.setattr(runtime, "onnxruntime", lambda: _fake_ort(["CPUExecutionProvider"]))
+    with pytest.raises(DeviceError, match=rf"{device}.*has no .*install 'ocr-onnx\[{extra}\]'"):
+        runtime.find_device(device)
+
+
+def _fake_ort(providers: list[str]) -> SimpleNamespace:
+    return SimpleNamespace(get_available_providers=lambda: providers)
+
+
+def _fake_driver(init: int, gpus: int) -> SimpleNamespace:
+    def count(pointer: object) -> int:
+        ctypes.cast(pointer, ctypes.POINTER(ctypes.c_int)).contents.value = gpus  # type: ignore[arg-type]
+        return 0
+
+    return SimpleNamespace(cuInit=lambda _: init, cuDeviceGetCount=count)
+
+
+@pytest.mark.parametrize(
+    ("driver", "device", "problem"),
+    [
+        (None, "cuda", "no NVIDIA driver was found"),
+        (_fake_driver(100, 0), "cuda", "driver does not start .cuInit returned 100"),
+        (_fake_driver(0, 1), "cuda:1", "sees 1 GPU.s., so there is no number 1"),
+        (_fake_driver(0, 1), "tensorrt", "is not supported yet"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_refused_with_the_cause(
+    monkeypatch: pytest.MonkeyPatch, driver: SimpleNamespace | None, device: str, problem: str
+) -> None:
+    def load(name: str) -> SimpleNamespace:
+        if driver is None:
+            raise OSError(name)
+        return driver
+
+    providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(runtime, "onnxruntime", lambda: _fake_ort(providers))
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    with pytest.raises(DeviceError, match=problem):
+        runtime.find_device(device)
+
+
+def test_a_session_on_another_provider_is_refused(tiny_rec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime answers a wish for an absent provider with a CPU session and a warning."""
+    monkeypatch.setattr(runtime, "why_unusable", lambda _: None)
+    with pytest.warns(UserWarning, match="not in available"), pytest.raises(DeviceError, match="chose CPU"):
+        Session(tiny_rec, RuntimeOptions("cuda"))
+
+
+def test_auto_takes_the_first_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    def only(kinds: set[str]) -> object:
+        return lambda device: None if device.kind in kinds else DeviceError("x", "y", "z")
+
+    monkeypatch.setattr(runtime, "why_unusable", only({"cpu"}))
+    assert runtime.find_device("auto") == Device("cpu")
+    monkeypatch.setattr(runtime, "why_unusable", only({"cpu", "openvino", "cuda"}))
+    assert runtime.find_device("auto") == Device("cuda")
+
+
+def test_cpu_is_reported_usable_and_nothing_else_by_mistake() -> None:
+    reports = {report.device: report for report in runtime.device_reports()}
+    assert reports["cpu"].usable
+    assert reports["cpu"].detail == "ran a one-node model"
+    assert not reports["tensorrt:0"].usable
+    assert "install" in reports["tensorrt:0"].detail
+
+
+def _pretend_installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    def version(name: str) -> str:
+        if name not in names:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.32.0"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+
+
+def test_no_onnxruntime_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    _pretend_installed(monkeypatch)
+    with pytest.raises(DependencyError, match=r"not installed; install 'ocr-onnx\[cpu\]'"):
+        runtime.onnxruntime()
+    assert not runtime.device_reports()[0].usable
+
+
+def test_two_onnxruntimes_are_refused_with_the_repair(monkeypatch: pytest.MonkeyPatch) -> None:
+    _pretend_installed(monkeypatch, "onnxruntime", "onnxruntime-gpu")
+    with pytest.raises(DependencyError, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
+        runtime.onnxruntime()
+
+
+def test_a_probe_that_fails_is_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "PROBE_MODEL", b"broken")
+    with pytest.raises(DeviceError, match="cpu: can't be opened"):
+        runtime.find_device("cpu")
+
+
+def test_provider_options() -> None:
+    assert runtime.provider_options(Device("cpu"), 2) == {}
+    assert runtime.provider_options(Device("cuda", 1), 2)["device_id"] == "1"
+    assert runtime.provider_options(Device("cuda"), 2)["cudnn_conv_algo_search"] == "HEURISTIC"
+    assert runtime.provider_options(Device("openvino"), 3)["num_of_threads"] == "3"
