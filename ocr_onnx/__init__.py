@@ -1,1 +1,97 @@
 """PP-OCRv4 text detection and recognition on ONNX Runtime, without PaddlePaddle."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ocr_onnx.config import Config
+    from ocr_onnx.data import Detections, Page, PageResult, Provenance, TextLine
+    from ocr_onnx.engine import Engine
+    from ocr_onnx.errors import (
+        DependencyError,
+        DeviceError,
+        DownloadError,
+        InputError,
+        ModelContractError,
+        ModelError,
+        ModelHashError,
+        ModelMissingError,
+        OcrError,
+        OptionError,
+    )
+    from ocr_onnx.options import (
+        ClsOptions,
+        CropOptions,
+        DetOptions,
+        InputOptions,
+        ModelOptions,
+        Options,
+        RecOptions,
+        RuntimeOptions,
+    )
+
+    __version__: str
+
+__all__ = [
+    "ClsOptions",
+    "Config",
+    "CropOptions",
+    "DependencyError",
+    "DetOptions",
+    "Detections",
+    "DeviceError",
+    "DownloadError",
+    "Engine",
+    "InputError",
+    "InputOptions",
+    "ModelContractError",
+    "ModelError",
+    "ModelHashError",
+    "ModelMissingError",
+    "ModelOptions",
+    "OcrError",
+    "OptionError",
+    "Options",
+    "Page",
+    "PageResult",
+    "Provenance",
+    "RecOptions",
+    "RuntimeOptions",
+    "TextLine",
+    "__version__",
+]
+
+_MODULE_OF = {
+    "Config": "config",
+    "Detections": "data",
+    "Page": "data",
+    "PageResult": "data",
+    "Provenance": "data",
+    "TextLine": "data",
+    "Engine": "engine",
+    **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
+    **dict.fromkeys((name for name in __all__ if name.endswith("Options")), "options"),
+}
+
+
+def _import(name: str) -> object:
+    """Import a public name when it is first asked for, so that `import ocr_onnx` costs next to nothing."""
+    value: object
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value = version("ocr-onnx")
+    elif name in _MODULE_OF:
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for a public one
+    __getattr__ = _import
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

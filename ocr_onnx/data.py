@@ -162,25 +162,34 @@ class PageResult:
         encoding = sys.stdout.encoding or "utf-8"
         print(text.encode(encoding, "backslashreplace").decode(encoding))  # noqa: T201 - the reference prints
 
-    def save_to_json(self, path: str | Path, indent: int = 4, ensure_ascii: bool = False) -> Path:
+    def save_to_json(
+        self,
+        path: str | Path,
+        indent: int = 4,
+        ensure_ascii: bool = False,
+        *,
+        root: str | Path | None = None,
+    ) -> Path:
         """Write the reference form to a file, or into a folder under the input's name; return the file.
 
-        `render.output_path` says how files in a folder are named. Raises `OptionError` when the
-        file can't be written.
+        `render.output_path` says how files in a folder are named; with `root`, inputs below it keep
+        their folders. Raises `OptionError` when the file can't be written.
         """
         from ocr_onnx import render
 
-        return render.save_json(self, path, indent=indent, ensure_ascii=ensure_ascii)
+        return render.save_json(self, path, indent=indent, ensure_ascii=ensure_ascii, root=root)
 
-    def save_to_img(self, path: str | Path, font: str | None = None) -> Path:
+    def save_to_img(
+        self, path: str | Path, font: str | None = None, *, root: str | Path | None = None
+    ) -> Path:
         """Write `plot` to a file, or as PNG into a folder under the input's name; return the file.
 
-        Raises `InputError` without an image, `OptionError` for a format or path that can't be
-        written and a font that can't be read.
+        `root` is that of `save_to_json`. Raises `InputError` without an image, `OptionError` for a
+        format or path that can't be written and a font that can't be read.
         """
         from ocr_onnx import render
 
-        return render.save_image(self, path, font)
+        return render.save_image(self, path, font, root)
 
     def plot(self, font: str | None = None) -> ImageBgr:
         """Draw the page with its boxes beside its text in place: (H, 2W, 3) uint8 BGR.

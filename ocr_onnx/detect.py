@@ -68,7 +68,8 @@ def input_size(width_px: int, height_px: int, options: DetOptions) -> tuple[tupl
     shrink = (options.max_pixels / (w * h)) ** 0.5
     short = max(STRIDE_PX, int(min(w, h) * shrink) // STRIDE_PX * STRIDE_PX)
     # a strip can't get thinner than the stride, so its longer side gives way instead
-    long = min(int(max(w, h) * shrink), options.max_pixels // short) // STRIDE_PX * STRIDE_PX
+    long = min(int(max(w, h) * shrink), options.max_pixels // short)
+    long = max(STRIDE_PX, long // STRIDE_PX * STRIDE_PX)
     return ((long, short) if w >= h else (short, long)), True
 
 

@@ -55,6 +55,8 @@ class Engine:
         """
         wanted = ModelOptions(name=models) if isinstance(models, str) else models
         runtime = RuntimeOptions(device=device, threads=threads)
+        if wanted.cls and not options.cls.enabled:
+            raise OptionError("models.cls", "was given, but cls.enabled is off", "set both, or neither")
         files = model_store.resolve(wanted, progress)
         det, rec = Session(files.det.path, runtime), Session(files.rec.path, runtime)
         charset = _charset(files, rec)
@@ -110,7 +112,7 @@ class Engine:
             for page in pages:
                 pending.append(pool.submit(self._read_page, page, options))
                 del page  # the pool's copy is the only one that may keep the pixels alive
-                if len(pending) == workers * PAGES_AHEAD:
+                while pending and (len(pending) == workers * PAGES_AHEAD or pending[0].done()):
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

@@ -37,12 +37,10 @@ def chunks(results: Iterable["PageResult"], output_format: Format, *, titled: bo
 
 
 def _text_chunks(results: Iterable["PageResult"], *, titled: bool) -> Iterator[str]:
-    from ocr_onnx.render import to_text
-
     gap = ""
     for result in results:
         title = f"==> {page_name(result)} <==\n" if titled else ""
-        yield gap + title + "".join(f"{line}\n" for line in to_text(result).splitlines())
+        yield gap + title + "".join(f"{line.text}\n" for line in result.lines)
         gap = "\n"
 
 

@@ -18,7 +18,8 @@ MAX_SKEW_DEGREES = 15.0  # a steeper "skew" is rotated text, not a crooked scan
 ROW_OVERLAP = 0.5  # of the lower line's height: centres closer than this share a row
 GUTTER_HEIGHTS = 1.0  # of the median line height: columns are at least this far apart
 COLUMN_LINES = 3  # fewer lines are not a column of prose
-COLUMN_FILL = 0.6  # of a column's width: prose fills it, the cells of a form do not
+COLUMN_FILL = 0.8  # of a column's width: the median line of prose fills it, the cells of a form do not
+COLUMN_WIDTH_HEIGHTS = 5.0  # of the median line height: narrower stacks are amounts or labels, not prose
 
 
 def reading_order(quads_px: F32Array, order: Order) -> Index:
@@ -114,9 +115,10 @@ def _is_prose(boxes: F64Array) -> bool:
     """Tell whether lines stand below each other and mostly fill the width they share."""
     if len(boxes) < COLUMN_LINES:
         return False
-    widths = boxes[:, 2] - boxes[:, 0]
-    fill = np.median(widths) / (boxes[:, 2].max() - boxes[:, 0].min())
-    return bool(fill >= COLUMN_FILL)
+    width = np.median(boxes[:, 2] - boxes[:, 0])
+    height = np.median(boxes[:, 3] - boxes[:, 1])
+    fill = width / (boxes[:, 2].max() - boxes[:, 0].min())
+    return bool(fill >= COLUMN_FILL and width >= COLUMN_WIDTH_HEIGHTS * height)
 
 
 def _widest_band_cut(boxes: F64Array, members: Index) -> tuple[Index, Index]:

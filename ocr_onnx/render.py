@@ -168,24 +168,33 @@ def output_path(result: PageResult, folder: str | Path, suffix: str, root: str |
     return Path(folder, name + _page_mark(result) + mark + suffix)
 
 
-def save_json(result: PageResult, path: str | Path, *, indent: int | None, ensure_ascii: bool) -> Path:
+def save_json(
+    result: PageResult,
+    path: str | Path,
+    *,
+    indent: int | None,
+    ensure_ascii: bool,
+    root: str | Path | None = None,
+) -> Path:
     """Write `to_reference` to a file, or to `output_path` in a folder; return the file.
 
     Raises `OptionError` when the file can't be written or is the input itself.
     """
-    target = _target(result, path, ".json")
+    target = _target(result, path, ".json", root)
     text = to_json(to_reference(result), indent=indent, ensure_ascii=ensure_ascii)
     write_atomic(target, text.encode("utf-8"))
     return target
 
 
-def save_image(result: PageResult, path: str | Path, font: str | None = None) -> Path:
+def save_image(
+    result: PageResult, path: str | Path, font: str | None = None, root: str | Path | None = None
+) -> Path:
     """Write what `draw` returns to a file, or to `output_path` (PNG) in a folder; return the file.
 
     The file's ending picks the format: BMP, JPEG, PNG, TIFF or WebP. Raises `OptionError` for
     another ending, a picture too large for the format, or a file that can't be written.
     """
-    target = _target(result, path, "_ocr.png")
+    target = _target(result, path, "_ocr.png", root)
     if target.suffix.lower() not in _IMAGE_SUFFIXES:
         choices = ", ".join(sorted(_IMAGE_SUFFIXES))
         raise OptionError(str(path), "does not end like a picture", f"end it with one of {choices}")
@@ -221,7 +230,7 @@ def write_atomic(target: Path, content: bytes) -> None:
         ) from error
 
 
-def _target(result: PageResult, path: str | Path, suffix: str) -> Path:
+def _target(result: PageResult, path: str | Path, suffix: str, root: str | Path | None) -> Path:
     """Take `path` for a folder if it is one, ends in a slash or has no suffix; for a file otherwise.
 
     Refuses the input's own path: a result must not destroy what it was read from.
@@ -231,7 +240,7 @@ def _target(result: PageResult, path: str | Path, suffix: str) -> Path:
         target.is_dir() or str(path).endswith(("/", os.sep)) or not (target.suffix or target.is_file())
     )
     if is_folder:
-        target = output_path(result, target, suffix)
+        target = output_path(result, target, suffix, root)
     if target.resolve() == Path(result.source).resolve():
         raise OptionError(str(path), "is the input itself and would be overwritten", "give another path")
     return target

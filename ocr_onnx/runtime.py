@@ -116,7 +116,7 @@ class Session:
 
     def _open(self) -> Any:
         threads = self._options.threads or usable_threads()
-        return open_session(self._path.name, str(self._path), self.device, threads)
+        return open_session(str(self._path), str(self._path), self.device, threads)
 
 
 def open_session(subject: str, model: str | bytes, device: Device, threads: int) -> Any:

@@ -331,3 +331,8 @@ def test_every_door_gives_the_same_result(mobile: Engine) -> None:
 def test_input_options_reach_the_inputs() -> None:
     with pytest.raises(InputError):
         _fake().read(DEMO, Options(input=InputOptions(max_pixels=100)))
+
+
+def test_a_classifier_given_but_not_enabled_is_refused(tiny_cls: Path) -> None:
+    with pytest.raises(OptionError, match=r"models\.cls"):
+        Engine.load(ModelOptions(cls=str(tiny_cls)))

@@ -1,0 +1,590 @@
+"""The command line through its front door: arguments in, exit code, stdout and stderr out."""
+
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import yaml
+
+from ocr_onnx import cli, console, doctor, engine, model_store, runtime, threads
+from ocr_onnx.config import Config, load
+from ocr_onnx.data import PageResult, TextLine
+from ocr_onnx.errors import InputError, ModelMissingError, OcrError
+from ocr_onnx.formats import Format
+from ocr_onnx.options import ModelOptions, Options
+
+DEMO = Path(__file__).parent / "data" / "boarding-pass.png"
+QUAD = ((1.0, 2.0), (30.0, 2.0), (30.0, 12.0), (1.0, 12.0))
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: object) -> Outcome:
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Outcome(int(caught.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def page(source: str, *texts: str, index: int | None = None, warnings: tuple[str, ...] = ()) -> PageResult:
+    lines = tuple(TextLine(text, 0.9, 0.8, 0.7, QUAD, QUAD) for text in texts)
+    image = np.full((20, 40, 3), 255, np.uint8)
+    return PageResult(lines, 40, 20, source, index, warnings=warnings, image=image)
+
+
+class FakeEngine:
+    """Reads "bad..." as an error, "*.pdf" as two pages and anything else as its own name."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, Any] = {}
+        self.workers = 0
+
+    def load(
+        self,
+        models: ModelOptions,
+        *,
+        device: str,
+        threads: int,
+        options: Options,
+        progress: Callable[[str, int, int | None], None],
+    ) -> "FakeEngine":
+        self.loaded = {"models": models, "device": device, "threads": threads, "options": options}
+        for done in (0, 50, 100):
+            progress("rec.onnx", done, 100)
+        return self
+
+    def stream(
+        self, sources: Iterable[str], *, workers: int, on_error: Callable[[OcrError], None]
+    ) -> Iterator[PageResult]:
+        self.workers = workers
+        for source in sources:
+            if source.startswith("bad"):
+                on_error(InputError(source, "is bad", "give a good one"))
+            elif source.startswith("interrupt"):
+                raise KeyboardInterrupt
+            elif source.endswith(".pdf"):
+                yield page(source, "first", index=0)
+                yield page(source, index=1, warnings=("the page was tiny",))
+            else:
+                yield page(source, Path(source).stem, "第二行")
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    fake = FakeEngine()
+    monkeypatch.setattr(engine, "Engine", fake)
+    return fake
+
+
+# Start-up and usage
+
+
+def test_start_up_imports_nothing_heavy() -> None:
+    heavy = {"PIL", "cv2", "httpx", "numpy", "onnxruntime", "rich", "shapely", "pyclipper", "yaml"}
+    code = f"import sys, ocr_onnx, ocr_onnx.cli; print(*sorted({heavy!r} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
+
+
+def test_help_imports_nothing_heavy_either() -> None:
+    code = (
+        "import sys\nfrom ocr_onnx import cli\n"
+        "try: cli.main(['run', '--help'])\n"
+        "except SystemExit: print([name for name in ('numpy', 'cv2', 'rich', 'yaml') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (),
+        ("run",),
+        ("config",),
+        ("doctor",),
+        ("models",),
+        ("models", "list"),
+        ("models", "pull"),
+        ("models", "verify"),
+        ("models", "path"),
+    ],
+)
+def test_every_command_explains_itself(run: Run, command: tuple[str, ...]) -> None:
+    outcome = run(*command, "--help")
+    assert outcome.code == 0
+    assert outcome.out.startswith(f"Usage: {' '.join(('ocr-onnx', *command))} ")
+    assert outcome.err == ""
+
+
+def test_the_defaults_in_the_help_are_those_of_the_options(run: Run) -> None:
+    text = " ".join(run("run", "--help").out.split())
+    default = Config()
+    for option, value in {
+        "--model-set": default.models.name,
+        "--device": default.runtime.device,
+        "--threads": default.runtime.threads,
+        "--dpi": default.input.dpi,
+    }.items():
+        assert re.search(rf"{option} [A-Z]+ .*?\[default: {value}\]", text), option
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"ocr-onnx {version('ocr-onnx')}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run",), "Missing argument 'INPUT"),
+        (("run", "a.png", "--format", "xml"), "'xml' is not one of"),
+        (("run", "a.png", "--workers", "0"), "--workers"),
+        (("run", "a.png", "--nonsense"), "No such option"),
+        (("runn",), "No such command"),
+        (("run", "a.png", "--threads", "-1"), "error: command line: runtime.threads: -1 is out of range"),
+        (("run", "a.png", "--set", "det.tresh=1"), "error: --set: det.tresh: is not a known key"),
+        (("run", "a.png", "--config", "no.yaml"), "error: no.yaml: can't be read"),
+        (("run", "a.png", "--dict", "d.txt"), "error: command line: models.dictionary: was given without"),
+    ],
+)
+def test_wrong_usage_exits_with_2(
+    run: Run, fake: FakeEngine, arguments: tuple[str, ...], message: str
+) -> None:
+    outcome = run(*arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert outcome.out == ""
+    assert not fake.loaded
+
+
+# run: options
+
+
+def test_run_takes_options_from_file_assignments_and_flags(
+    run: Run, fake: FakeEngine, tmp_path: Path
+) -> None:
+    file = tmp_path / "ocr.yaml"
+    file.write_text("runtime: {device: cuda, threads: 7}\ndet: {thresh: 0.1, box_thresh: 0.1}\n")
+    arguments = ["--config", file, "--set", "det.thresh=0.2", "--set", "runtime.threads=5", "--threads", "3"]
+    assert run("run", "a.png", *arguments, "--workers", "4").code == 0
+    assert fake.loaded["device"] == "cuda"
+    assert fake.loaded["threads"] == 3
+    assert fake.loaded["options"].det.thresh == 0.2
+    assert fake.loaded["options"].det.box_thresh == 0.1
+    assert fake.workers == 4
+
+
+def test_run_hands_every_flag_on(run: Run, fake: FakeEngine) -> None:
+    flags = (
+        "--model-set server --device auto --threads 2 --model-dir m --offline --det-model d --rec-model r "
+        "--cls-model c --dict x --pages 2-3 --dpi 99 --password 007 --recursive --all-frames"
+    )
+    assert run("run", "a.png", *shlex.split(flags)).code == 0
+    options = fake.loaded["options"]
+    assert fake.loaded["models"] == ModelOptions("server", "d", "r", "c", "x", "m", offline=True)
+    assert (fake.loaded["device"], fake.loaded["threads"]) == ("auto", 2)
+    assert (options.input.pages, options.input.dpi, options.input.password) == ("2-3", 99, "007")
+    assert options.input.recursive
+    assert options.input.all_frames
+    assert options.cls.enabled
+
+
+def test_run_without_flags_uses_the_defaults(run: Run, fake: FakeEngine) -> None:
+    run("run", "a.png")
+    default = Config()
+    assert fake.loaded == {
+        "models": default.models,
+        "device": default.runtime.device,
+        "threads": default.runtime.threads,
+        "options": default.options,
+    }
+
+
+# run: formats
+
+
+@pytest.mark.usefixtures("fake")
+def test_text_of_one_file_is_its_lines_alone(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.touch()
+    assert run("run", file, "-q") == (0, "a\n第二行\n", "")
+
+
+@pytest.mark.usefixtures("fake")
+def test_text_of_several_inputs_names_them(run: Run) -> None:
+    outcome = run("run", "a.png", "b.pdf", "-q")
+    assert outcome.out == (
+        "==> a.png <==\na\n第二行\n\n==> b.pdf, page 1 <==\nfirst\n\n==> b.pdf, page 2 <==\n"
+    )
+
+
+@pytest.mark.usefixtures("fake")
+def test_json_is_one_array(run: Run) -> None:
+    results = json.loads(run("run", "a.png", "b.pdf", "--format", "json").out)
+    assert [result["source"] for result in results] == ["a.png", "b.pdf", "b.pdf"]
+    assert results[0]["lines"][0]["text"] == "a"
+
+
+@pytest.mark.usefixtures("fake")
+def test_json_of_nothing_is_an_empty_array(run: Run) -> None:
+    assert json.loads(run("run", "bad", "--format", "json").out) == []
+
+
+@pytest.mark.usefixtures("fake")
+def test_jsonl_is_one_object_per_line(run: Run) -> None:
+    rows = run("run", "a.png", "b.pdf", "--format", "jsonl").out.splitlines()
+    assert [json.loads(row)["index"] for row in rows] == [None, 0, 1]
+    assert "第二行" in rows[0]
+
+
+@pytest.mark.usefixtures("fake")
+def test_tsv_has_one_header(run: Run) -> None:
+    rows = [row.split("\t") for row in run("run", "a.png", "b.pdf", "--format", "tsv").out.splitlines()]
+    assert rows[0][:4] == ["source", "index", "line", "text"]
+    assert [row[3] for row in rows[1:]] == ["a", "第二行", "first"]
+
+
+@pytest.mark.usefixtures("fake")
+def test_reference_has_the_reference_keys(run: Run) -> None:
+    (row,) = run("run", "a.png", "--format", "reference").out.splitlines()
+    reference = json.loads(row)
+    assert list(reference) == ["input_path", "dt_polys", "dt_scores", "rec_text", "rec_score"]
+    assert reference["rec_text"] == ["a", "第二行"]
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_result_is_written_before_the_next_page_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = io.StringIO()
+    written: list[str] = []
+
+    def sources() -> Iterator[str]:
+        for name in ("a.png", "b.png"):
+            written.append(stdout.getvalue())
+            yield name
+
+    monkeypatch.setattr(sys, "stdout", stdout)
+    inputs: Any = sources()
+    monkeypatch.setattr(cli, "_is_one_source", lambda _inputs: False)
+    assert cli._read_all(inputs, Config(), Format.jsonl, None, 1, quiet=True)
+    assert written[0] == ""
+    assert json.loads(written[1])["source"] == "a.png"
+
+
+# run: saving, warnings, failures
+
+
+@pytest.mark.usefixtures("fake")
+def test_save_path_gets_json_and_picture_of_every_page(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "results.v2"
+    assert run("run", "a.png", "b.pdf", "--save-path", folder).code == 0
+    names = sorted(file.name for file in folder.iterdir())
+    assert len(names) == 6
+    assert [name for name in names if name.startswith("a.png")] == ["a.png.json", "a.png_ocr.png"]
+    assert json.loads((folder / "a.png.json").read_text(encoding="utf-8"))["rec_text"] == ["a", "第二行"]
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_page_that_cant_be_saved_is_reported_and_the_others_are_done(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "taken"
+    file.touch()
+    outcome = run("run", "a.png", "b.png", "--save-path", file)
+    assert outcome.code == 1
+    assert outcome.err.count("error: ") == 2
+    assert "b\n" in outcome.out
+
+
+@pytest.mark.usefixtures("fake")
+def test_warnings_go_to_stderr_and_quiet_stops_them(run: Run) -> None:
+    assert "warning: b.pdf, page 2: the page was tiny\n" in run("run", "b.pdf").err
+    assert run("run", "b.pdf", "--quiet").err == ""
+
+
+@pytest.mark.usefixtures("fake")
+def test_one_bad_input_is_reported_the_others_are_done(run: Run) -> None:
+    outcome = run("run", "a.png", "bad.png", "b.png", "--quiet")
+    assert outcome.code == 1
+    assert outcome.out.count("==>") == 2
+    assert outcome.err == "error: bad.png: is bad; give a good one\ndone: 2 pages read, 1 failed\n"
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_single_bad_input_is_one_line(run: Run) -> None:
+    assert run("run", "bad.png", "-q") == (1, "", "error: bad.png: is bad; give a good one\n")
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_name_can_neither_break_the_line_nor_steer_the_terminal(run: Run) -> None:
+    outcome = run("run", "bad\n\x1b[31m红", "-q")
+    assert outcome.err == "error: bad\\n\\x1b[31m红: is bad; give a good one\n"
+
+
+@pytest.mark.usefixtures("fake")
+def test_interrupting_exits_with_130(run: Run) -> None:
+    outcome = run("run", "interrupt", "-q")
+    assert (outcome.code, outcome.err) == (130, "")
+
+
+def test_a_reader_that_leaves_early_is_no_accident() -> None:
+    code = "import sys; sys.stdin.close(); from ocr_onnx import cli; cli.main(['config'])"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    with process.stderr as stderr:
+        assert stderr.read() == b""
+    assert process.wait() == 1
+
+
+def test_output_is_utf_8_whatever_the_locale() -> None:
+    code = (
+        "import os, sys; from ocr_onnx import cli, doctor;"
+        "doctor.examine = lambda: (doctor.Check('文', '\\udcff', 'ok', ''),); cli.main(['doctor'])"
+    )
+    environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=environment)
+    assert "文" in found.stdout.decode("utf-8")
+    assert b"\\udcff" in found.stdout
+
+
+# Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    # stderr is redirected by each test, since pytest puts its own back after the fixtures
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    return Terminal()
+
+
+@pytest.mark.usefixtures("fake")
+def test_downloads_without_a_terminal_are_announced_once(run: Run) -> None:
+    assert run("run", "a.png").err == "downloading: rec.onnx\n"
+
+
+def test_downloads_draw_a_bar_on_a_terminal(terminal: Terminal) -> None:
+    with redirect_stderr(terminal), console.download_progress(quiet=False) as progress:
+        progress("[x].onnx", 10, 100)
+        progress("[x].onnx", 100, 100)
+    assert "[x].onnx" in terminal.getvalue()
+    assert "100/100 bytes" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1, False), (2, True)])
+def test_pages_draw_progress_from_the_second_on(terminal: Terminal, count: int, shown: bool) -> None:
+    with redirect_stderr(terminal), console.page_progress(quiet=False) as advance:
+        for number in range(count):
+            advance(f"[{number}].png")
+    assert ("2 pages" in terminal.getvalue()) is shown
+    assert ("[1].png" in terminal.getvalue()) is shown
+
+
+def test_an_error_during_progress_stays_a_line_of_its_own(terminal: Terminal) -> None:
+    with redirect_stderr(terminal), console.page_progress(quiet=False) as advance:
+        advance("a")
+        advance("b")
+        console.say("error", "something long that would be broken over lines " * 3)
+    assert "error: something long" in terminal.getvalue()
+
+
+def test_pages_draw_nothing_when_quiet_or_in_the_way_of_results(terminal: Terminal) -> None:
+    with redirect_stderr(terminal), console.page_progress(quiet=True) as advance:
+        advance("a")
+        advance("b")
+    with (
+        redirect_stdout(Terminal()),
+        redirect_stderr(terminal),
+        console.page_progress(quiet=False) as advance,
+    ):
+        advance("a")
+        advance("b")
+    assert terminal.getvalue() == ""
+
+
+# config
+
+
+def test_config_prints_the_effective_configuration(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "ocr.yaml"
+    file.write_text("det: {thresh: 0.1}\n")
+    outcome = run("config", "--config", file, "--set", "rec.batch_size=1")
+    written = yaml.safe_load(outcome.out)
+    assert (written["det"]["thresh"], written["rec"]["batch_size"]) == (0.1, 1)
+    assert written["input"]["dpi"] == 200
+
+
+def test_config_writes_a_file_that_reads_back_equal(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "ocr.yaml"
+    assert run("config", "--set", "models.rec=中文.onnx", "--output", file) == (0, "", "")
+    assert load(file).models.rec == "中文.onnx"
+
+
+def test_config_that_cant_be_written_says_so(run: Run, tmp_path: Path) -> None:
+    outcome = run("config", "--output", tmp_path / "no" / "ocr.yaml")
+    assert outcome.code == 2
+    assert outcome.err.endswith("can't be written (no such file or directory); give another --output\n")
+    assert outcome.err.count("\n") == 1
+
+
+# models
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("OCR_ONNX_CACHE_DIR", str(folder))
+    for name in ("OCR_ONNX_MODEL_DIR", "OCR_ONNX_OFFLINE", "OCR_ONNX_MIRROR"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+def test_models_list_shows_sets_models_and_where_they_are(run: Run) -> None:
+    outcome = run("models", "list")
+    rows = outcome.out.splitlines()
+    assert outcome.code == 0
+    assert {row.split()[1] for row in rows if row.startswith("set")} == {
+        "mobile",
+        "server",
+        "svtrv2",
+        "repsvtr",
+    }
+    assert any(re.search(r"rec +ppocrv4-mobile-rec +[0-9.]+ MB +ok, embedded", row) for row in rows)
+    assert any(re.search(r"svtrv2-rec +.*missing", row) for row in rows)
+
+
+def test_models_pull_and_path_print_the_files(run: Run) -> None:
+    for outcome in (run("models", "pull"), run("models", "path", "mobile")):
+        assert outcome.code == 0
+        files = [Path(row) for row in outcome.out.splitlines()]
+        assert len(files) == 3
+        assert all(file.suffix == ".onnx" and file.is_file() for file in files)
+
+
+def test_models_path_prints_the_cache(run: Run, cache: Path) -> None:
+    assert run("models", "path") == (0, f"{cache}\n", "")
+
+
+def test_an_unknown_set_is_named(run: Run) -> None:
+    outcome = run("models", "pull", "mobil")
+    assert outcome.code == 1
+    assert outcome.err == "error: model set 'mobil': is in no manifest; give one of mobile\n"
+
+
+def test_a_set_without_ready_files_names_the_export_command(run: Run) -> None:
+    outcome = run("models", "path", "repsvtr")
+    assert outcome.code == 1
+    assert "ocr-onnx export" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_models_verify_finds_a_corrupted_file(run: Run, tmp_path: Path) -> None:
+    assert run("models", "verify").code == 0
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "ppocrv4-mobile-rec.onnx").write_bytes(b"not it")
+    outcome = run("models", "verify", "--model-dir", folder)
+    assert outcome.code == 1
+    assert re.search(r"^corrupt +ppocrv4-mobile-rec +.*ppocrv4-mobile-rec.onnx$", outcome.out, re.MULTILINE)
+
+
+# doctor
+
+
+def test_doctor_finds_this_installation_healthy(run: Run, cache: Path) -> None:
+    outcome = run("doctor", "--json")
+    report = json.loads(outcome.out)
+    assert outcome.code == 0, [check for check in report["checks"] if check["state"] == "broken"]
+    assert report["healthy"] is True
+    found = {(check["topic"], check["name"]): check for check in report["checks"]}
+    assert found["system", "ocr-onnx"]["detail"] == version("ocr-onnx")
+    assert found["package", "numpy"]["detail"] == np.__version__
+    assert found["device", "cpu"]["state"] == "ok"
+    assert "sha256 " in found["model", "ppocrv4-mobile-rec"]["detail"]
+    assert "by affinity" in found["threads", str(threads.usable_threads())]["detail"]
+    assert found["cache", str(cache)]["state"] == "ok"
+
+
+def test_doctor_names_two_onnxruntimes_and_the_repair(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels = {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.0"}
+    monkeypatch.setattr(runtime, "installed_wheels", lambda: wheels)
+    outcome = run("doctor")
+    assert outcome.code == 1
+    assert re.search(r"^ok +runtime +onnxruntime-gpu +1\.31\.0$", outcome.out, re.MULTILINE)
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in outcome.out
+    assert re.search(r"^broken +device +cpu", outcome.out, re.MULTILINE)
+
+
+def test_doctor_says_what_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_options: ModelOptions) -> None:
+        raise ModelMissingError("rec.onnx", "is gone", "install again")
+
+    monkeypatch.setattr(model_store, "resolve", missing)
+    monkeypatch.setattr(doctor, "REQUIRED", ("no-such-package",))
+    monkeypatch.setattr(doctor, "OPTIONAL", {"no-such-extra": "no PDF"})
+    monkeypatch.setattr(threads, "cgroup_cpus", lambda: 1.5)
+    checks = {check.name: check for check in doctor.examine()}
+    assert checks["rec.onnx"] == doctor.Check("model", "rec.onnx", "broken", "is gone", "install again")
+    assert checks["no-such-package"].state == "broken"
+    assert checks["no-such-extra"].state == "note"
+    assert "cgroup quota of 1.5" in checks["1"].detail
+
+
+def test_doctor_looks_at_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def state() -> tuple[str, str]:
+        (check,) = doctor._cache()
+        assert check.name == str(model_store.cache_dir())
+        return check.state, check.detail
+
+    assert state() == ("ok", "0.0 MB")
+    cache.mkdir()
+    (cache / "x.onnx").write_bytes(bytes(2_000_000))
+    assert state() == ("ok", "2.0 MB")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert state()[0] == "note"
+    monkeypatch.setenv("OCR_ONNX_CACHE_DIR", str(cache / "x.onnx" / "below"))
+    assert "is not a folder" in state()[1]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "folder"),
+    [
+        (["a.png"], ""),
+        (["docs/a.png"], "docs"),
+        (["docs/a.png", "docs/x/b.png"], "docs"),
+        (["docs/**/*.png"], "docs"),
+        (["docs/a.png", "b.png"], ""),
+        (["docs/a.png", "-", "https://example.org/c.png"], "docs"),
+        (["docs/a.png", "/else/b.png"], None),
+        (["-"], None),
+    ],
+)
+def test_saved_files_lie_below_the_common_folder(inputs: list[str], folder: str | None) -> None:
+    assert cli._common_folder(inputs) == folder
