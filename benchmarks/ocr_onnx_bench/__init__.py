@@ -1,0 +1,1 @@
+"""Measurements of ocr-onnx: labelled sets in, figures with their conditions out."""
