@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -13,19 +14,6 @@ from ocr_onnx.options import ModelOptions
 
 State: TypeAlias = Literal["ok", "note", "broken"]
 
-REQUIRED = (
-    "filelock",
-    "httpx",
-    "numpy",
-    "opencv-python-headless",
-    "Pillow",
-    "platformdirs",
-    "pyclipper",
-    "PyYAML",
-    "rich",
-    "shapely",
-    "typer",
-)
 OPTIONAL = {"pypdfium2": "PDF files can't be read without it; install 'ocr-onnx[pdf]'"}
 
 
@@ -48,7 +36,7 @@ def examine() -> tuple[Check, ...]:
 def _versions() -> Iterator[Check]:
     yield Check("system", "ocr-onnx", "ok", ocr_onnx.__version__)
     yield Check("system", "Python", "ok", f"{platform.python_version()} on {platform.platform()}")
-    for name in REQUIRED:
+    for name in _required():
         version = _version(name)
         if version:
             yield Check("package", name, "ok", version)
@@ -57,6 +45,14 @@ def _versions() -> Iterator[Check]:
     for name, without in OPTIONAL.items():
         version = _version(name)
         yield Check("package", name, "ok" if version else "note", version or f"is not installed: {without}")
+
+
+def _required() -> Iterator[str]:
+    """Yield the distributions that ocr-onnx itself asks for, without those of its extras."""
+    for requirement in metadata.requires("ocr-onnx") or ():
+        name = re.match(r"[A-Za-z0-9._-]+", requirement)
+        if name and ";" not in requirement:
+            yield name[0]
 
 
 def _wheels() -> Iterator[Check]:

@@ -547,7 +547,9 @@ def test_doctor_says_what_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ModelMissingError("rec.onnx", "is gone", "install again")
 
     monkeypatch.setattr(model_store, "resolve", missing)
-    monkeypatch.setattr(doctor, "REQUIRED", ("no-such-package",))
+    monkeypatch.setattr(
+        "importlib.metadata.requires", lambda _: ["no-such-package>=1", "pytest; extra == 'x'"]
+    )
     monkeypatch.setattr(doctor, "OPTIONAL", {"no-such-extra": "no PDF"})
     monkeypatch.setattr(threads, "cgroup_cpus", lambda: 1.5)
     checks = {check.name: check for check in doctor.examine()}
