@@ -13,8 +13,10 @@ from ocr_onnx.options import CropOptions
 def cut(page: ImageBgr, quads_px: F32Array, options: CropOptions) -> list[ImageBgr]:
     """Cut each quad (N, 4, 2) out of the page, as N images (h, w, 3) uint8 BGR of their own sizes.
 
-    A crop at least `turn_ratio` times as high as wide holds text that runs downwards and is turned
-    a quarter counter-clockwise. No side is shorter than 1 px.
+    The quad itself is mapped to a rectangle, as in PaddleOCR's `get_rotate_crop_image`; PaddleX fits
+    a rectangle around it first, which moves an edge by a pixel at most. A crop at least `turn_ratio`
+    times as high as wide holds text that runs downwards and is turned a quarter counter-clockwise.
+    No side is shorter than 1 px.
     """
     return [_cut_one(page, quad, options.turn_ratio) for quad in quads_px.astype(np.float32)]
 

@@ -122,7 +122,7 @@ class PageResult:
 
     @property
     def text(self) -> str:
-        """The lines' texts, joined by newlines."""
+        """The lines' texts, joined by newlines; regions that held no text are left out."""
         from ocr_onnx import render
 
         return render.to_text(self)

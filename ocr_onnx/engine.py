@@ -1,7 +1,7 @@
 """The whole product on one screen: whatever a caller has in, `PageResult`s out."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -124,19 +124,22 @@ class Engine:
         options = options or self.options
         return self._detect(_single_page(source, options).image, options)[0]
 
-    def recognize(
-        self, lines: Iterable[ImageBgr], options: Options | None = None
-    ) -> tuple[RecognizedLine, ...]:
-        """Recognise upright line images (h, w, 3) uint8 BGR."""
+    def recognize(self, lines: Readable, options: Options | None = None) -> tuple[RecognizedLine, ...]:
+        """Recognise upright pictures of one line of text each.
+
+        `lines` is whatever `read` takes, or a list of it: every page is one line. Raises
+        InputError for what can't be read.
+        """
         options = options or self.options
-        return tuple(recognize.read_lines(list(lines), self.rec, self.charset, options.rec))
+        images = [line.image for line in inputs.pages(lines, options.input)]
+        return tuple(recognize.read_lines(images, self.rec, self.charset, options.rec))
 
     def _read_page(self, page: Page, options: Options) -> PageResult:
         found, scaled = self._detect(page.image, options)
         images = crop.cut(page.image, found.quads_px, options.crop)
         angles = self._angles(images, options)
         upright = [classify.upright(image, angle) for image, angle in zip(images, angles, strict=True)]
-        texts = self.recognize(upright, options)
+        texts = recognize.read_lines(upright, self.rec, self.charset, options.rec)
         outlines = found.outlines_px or tuple(found.quads_px)
         lines = tuple(
             TextLine(
@@ -186,7 +189,7 @@ def _charset(files: model_store.ModelFiles, rec: Session) -> tuple[str, ...]:
     if files.dictionary is None:
         return recognize.charset_from(rec.metadata, str(files.rec.path))
     try:
-        return recognize.charset_of(files.dictionary.read_text(encoding="utf-8"))
+        return recognize.charset_of(files.dictionary.read_bytes().decode("utf-8"))
     except UnicodeDecodeError as error:
         problem, remedy = "is not UTF-8 text", "give a text file with one character per line"
         raise ModelContractError(str(files.dictionary), problem, remedy) from error

@@ -37,10 +37,13 @@ def chunks(results: Iterable["PageResult"], output_format: Format, *, titled: bo
 
 
 def _text_chunks(results: Iterable["PageResult"], *, titled: bool) -> Iterator[str]:
+    from ocr_onnx import render
+
     gap = ""
     for result in results:
         title = f"==> {page_name(result)} <==\n" if titled else ""
-        yield gap + title + "".join(f"{line.text}\n" for line in result.lines)
+        text = render.to_text(result)
+        yield gap + title + (f"{text}\n" if text else "")
         gap = "\n"
 
 

@@ -1,6 +1,5 @@
 """Quads of one page -> the order to read them in. Pure geometry, no pixels."""
 
-from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -19,7 +18,10 @@ ROW_OVERLAP = 0.5  # of the lower line's height: centres closer than this share 
 GUTTER_HEIGHTS = 1.0  # of the median line height: columns are at least this far apart
 COLUMN_LINES = 3  # fewer lines are not a column of prose
 COLUMN_FILL = 0.8  # of a column's width: the median line of prose fills it, the cells of a form do not
+ROW_OFFSET = 0.25  # of the median line height: centres closer than this are level by intent...
+ROW_SHARE = 0.7  # ...where that many of a part's boxes are, and by chance where fewer are
 COLUMN_WIDTH_HEIGHTS = 5.0  # of the median line height: narrower stacks are amounts or labels, not prose
+BAND_OVERLAP = 0.25  # of the median line height: the boxes of lines set close overlap by as much
 
 
 def reading_order(quads_px: F32Array, order: Order) -> Index:
@@ -55,6 +57,12 @@ def _upright_boxes(quads: F64Array) -> F64Array:
     Where most text runs downwards the page is turned a quarter as well, so that its columns,
     read from the right, become rows read from the top.
     """
+    edges = np.roll(quads, -1, axis=1) - quads
+    # The detector labels corners by x first, so a high box that leans starts with a long side: let
+    # the edge that is nearest to running right be the top.
+    first = np.abs(np.arctan2(edges[..., 1], edges[..., 0])).argmin(axis=1)
+    corners = (first[:, np.newaxis] + np.arange(4)) % 4
+    quads = np.take_along_axis(quads, corners[..., np.newaxis], axis=1)
     top, right = quads[:, 1] - quads[:, 0], quads[:, 2] - quads[:, 1]
     widths, heights = np.linalg.norm(top, axis=1), np.linalg.norm(right, axis=1)
     vertical = heights >= VERTICAL_RATIO * widths
@@ -90,49 +98,72 @@ def _skew_radians(along: F64Array, widths: F64Array, heights: F64Array) -> float
 
 
 def _read(boxes: F64Array, members: Index) -> list[int]:
-    """Order `members` of `boxes`: columns first, then bands that may hold columns, then rows."""
+    """Order `members` of `boxes`: columns one by one, or blocks that may hold columns, or rows."""
     if len(members) < 2 * COLUMN_LINES:
         return _rows(boxes, members)
-    columns = _columns(boxes, members)
-    if columns:
-        return [row for column in columns for row in _read(boxes, column)]
-    upper, lower = _widest_band_cut(boxes, members)
-    if len(lower):
-        return _read(boxes, upper) + _read(boxes, lower)
-    return _rows(boxes, members)
+    parts = _columns(boxes, members) or _blocks(boxes, members)
+    if len(parts) < 2:
+        return _rows(boxes, members)
+    return [row for part in parts for row in _read(boxes, part)]
 
 
 def _columns(boxes: F64Array, members: Index) -> list[Index]:
-    """Split at the gutters between columns of prose; empty where there are none."""
-    line_height = float(np.median(boxes[members, 3] - boxes[members, 1]))
+    """Split at the gutters beside columns of prose; empty where there are none.
+
+    What is no prose itself (a figure's labels) counts as a column unless it shares the prose's
+    rows, as the amounts of a form do.
+    """
+    line_height = _line_height(boxes, members)
     parts = _split_at_gaps(boxes, members, axis=0, min_gap=GUTTER_HEIGHTS * line_height)
-    if len(parts) < 2 or not all(_is_prose(boxes[part]) for part in parts):
+    prose = [boxes[part] for part in parts if _is_prose(boxes[part])]
+    others = [boxes[part] for part in parts if not _is_prose(boxes[part])]
+    if len(parts) < 2 or not prose:
         return []
-    return parts
+    rows = np.concatenate(prose)
+    return [] if any(_shares_rows(other, rows, line_height) for other in others) else parts
+
+
+def _blocks(boxes: F64Array, members: Index) -> list[Index]:
+    """Cut across the page where gutters end: below a header over both columns, above a footer.
+
+    A block is the longest run of bands, from the top, that have a gutter in common.
+    """
+    line_height = _line_height(boxes, members)
+    blocks: list[Index] = []
+    for band in _split_at_gaps(boxes, members, axis=1, min_gap=-BAND_OVERLAP * line_height):
+        joined = np.concatenate([*blocks[-1:], band])
+        if blocks and len(_split_at_gaps(boxes, joined, axis=0, min_gap=GUTTER_HEIGHTS * line_height)) > 1:
+            blocks[-1] = joined
+        else:
+            blocks.append(band)
+    return blocks
+
+
+def _line_height(boxes: F64Array, members: Index) -> float:
+    return float(np.median(boxes[members, 3] - boxes[members, 1]))
 
 
 def _is_prose(boxes: F64Array) -> bool:
-    """Tell whether lines stand below each other and mostly fill the width they share."""
+    """Tell whether lines stand below each other, are long, and mostly fill the width they share."""
     if len(boxes) < COLUMN_LINES:
         return False
-    width = np.median(boxes[:, 2] - boxes[:, 0])
-    height = np.median(boxes[:, 3] - boxes[:, 1])
-    fill = width / (boxes[:, 2].max() - boxes[:, 0].min())
-    return bool(fill >= COLUMN_FILL and width >= COLUMN_WIDTH_HEIGHTS * height)
+    width, height = np.median(boxes[:, 2:] - boxes[:, :2], axis=0)
+    shared = boxes[:, 2].max() - boxes[:, 0].min()
+    return bool(width >= COLUMN_FILL * shared and width >= COLUMN_WIDTH_HEIGHTS * height)
 
 
-def _widest_band_cut(boxes: F64Array, members: Index) -> tuple[Index, Index]:
-    """Cut at the highest empty band across the page; the second part is empty without one."""
-    parts = _split_at_gaps(boxes, members, axis=1, min_gap=0.0)
-    if len(parts) < 2:
-        return members, members[:0]
-    gaps = [boxes[after, 1].min() - boxes[before, 3].max() for before, after in pairwise(parts)]
-    cut = int(np.argmax(gaps)) + 1
-    return np.concatenate(parts[:cut]), np.concatenate(parts[cut:])
+def _shares_rows(boxes: F64Array, rows: F64Array, line_height: float) -> bool:
+    """Tell whether most boxes stand at the height of one of the lines `rows`."""
+    centres, lines = (boxes[:, 1] + boxes[:, 3]) / 2, (rows[:, 1] + rows[:, 3]) / 2
+    offsets = np.abs(centres[:, np.newaxis] - lines).min(axis=1)
+    return bool(np.mean(offsets < ROW_OFFSET * line_height) >= ROW_SHARE)
 
 
 def _split_at_gaps(boxes: F64Array, members: Index, axis: int, min_gap: float) -> list[Index]:
-    """Split where no box's extent along `axis` reaches across more than `min_gap`."""
+    """Split where the boxes' extents along `axis` leave more than `min_gap` between them.
+
+    A negative `min_gap` splits extents that overlap by less.
+    """
     ranked = members[np.argsort(boxes[members, axis], kind="stable")]
     reach = np.maximum.accumulate(boxes[ranked, axis + 2])
     cuts = np.flatnonzero(boxes[ranked[1:], axis] - reach[:-1] > min_gap) + 1

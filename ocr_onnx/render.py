@@ -37,8 +37,8 @@ _MAX_NAME_BYTES: Final = 160  # leaves room for page, digest and suffix below th
 
 
 def to_text(result: PageResult) -> str:
-    """Join the lines' texts with newlines; no line gives the empty string."""
-    return "\n".join(line.text for line in result.lines)
+    """Join the lines' texts with newlines, without the regions that held no text."""
+    return "\n".join(line.text for line in result.lines if line.text)
 
 
 def to_tsv(result: PageResult, *, header: bool = True) -> str:

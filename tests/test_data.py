@@ -40,6 +40,7 @@ def test_detections_take_without_outlines() -> None:
 
 def test_text_joins_lines_and_is_empty_without() -> None:
     assert result_of(LINE, LINE).text == "登机牌 PASS\n登机牌 PASS"
+    assert result_of(LINE, dataclasses.replace(LINE, text=""), LINE).text == "登机牌 PASS\n登机牌 PASS"
     assert result_of().text == ""
 
 
