@@ -237,7 +237,7 @@ def test_own_models_and_dictionary(tiny_det: Path, tiny_rec: Path, tiny_cls: Pat
     assert [stage for stage, _ in result.provenance.models] == ["det", "rec", "cls"]
     assert result.provenance.provider == "CPUExecutionProvider"
 
-    without = Engine.load(replace(own, dictionary=""), threads=1)
+    without = Engine.load(replace(own, dictionary="", cls=""), threads=1)
     assert without.charset == ("", "a", "b", " ")
 
 
