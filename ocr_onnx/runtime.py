@@ -104,12 +104,12 @@ class Session:
         self.outputs = tuple(map(_tensor_info, session.get_outputs()))
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
 
-    def __call__(self, feeds: Mapping[str, Array]) -> list[Array]:
-        """Run the model once; the outputs come in the order of `outputs`."""
+    def __call__(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
+        """Run the model once; return the named outputs, or all in the order of `self.outputs`."""
         session = self._sessions.get(os.getpid())
         if session is None:
             session = self._sessions.setdefault(os.getpid(), self._open())
-        return cast("list[Array]", session.run(None, feeds))
+        return cast("list[Array]", session.run(outputs, feeds))
 
     def __reduce__(self) -> tuple[type["Session"], tuple[Path, RuntimeOptions]]:
         return type(self), (self._path, self._options)

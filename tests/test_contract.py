@@ -1,34 +1,56 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from ocr_onnx import contract
 from ocr_onnx.errors import ModelContractError
+from ocr_onnx.manifest import Stage
 from ocr_onnx.options import RuntimeOptions
 from ocr_onnx.runtime import Session
+from ocr_onnx_export.rewrite import FOR_STAGE, rewrite
 
 
 def _open(path: Path) -> Session:
     return Session(path, RuntimeOptions("cpu", threads=1))
 
 
-def test_each_stage_runs_its_own_model(tiny_det: Path, tiny_rec: Path, tiny_cls: Path) -> None:
+def _stock(path: Path, stage: Stage) -> Session:  # noqa: ARG001 - the shape of `_rewritten`
+    return _open(path)
+
+
+def _rewritten(path: Path, stage: Stage) -> Session:
+    rewritten = path.with_suffix(".rewritten.onnx")
+    onnx.save(rewrite(onnx.load(path), FOR_STAGE[stage]), rewritten)
+    session = _open(rewritten)
+    assert session.inputs[0].dtype == "tensor(uint8)"
+    return session
+
+
+@pytest.mark.parametrize("kind", [_stock, _rewritten])
+def test_each_stage_runs_its_own_model(
+    tiny_det: Path, tiny_rec: Path, tiny_cls: Path, kind: Callable[[Path, Stage], Session]
+) -> None:
     page = np.full((2, 32, 64, 3), 255, np.uint8)
     page[:, 8:24] = 0
-    prob_map = contract.det_infer(_open(tiny_det), "d")(page)
+    prob_map = contract.det_infer(kind(tiny_det, "det"), "d")(page)
     assert prob_map.shape == (2, 32, 64)
     assert prob_map[0, 16].min() > 0.9 > 0.1 > prob_map[0, 0].max()
 
-    lines = np.full((1, 48, 32, 3), 255, np.uint8)
+    lines = np.full((2, 48, 32, 3), 255, np.uint8)
     lines[:, :, 8:16] = 0
-    steps = contract.rec_infer(_open(tiny_rec), "r", 4)(lines, np.array([32], np.int32))
-    assert steps.labels.tolist() == [[0, 1, 0, 0]]
-    assert steps.probs.shape == (1, 4)
+    lines[1, :, 24:] = 0  # right of the second line's width, so it must not be seen
+    steps = contract.rec_infer(kind(tiny_rec, "rec"), "r", 4)(lines, np.array([32, 24], np.int32))
+    assert steps.labels[:, :3].tolist() == [[0, 1, 0], [0, 1, 0]]
+    assert steps.labels[0, 3] == 0
+    assert steps.probs.shape == (2, 4)
+    assert steps.probs[1, 3] == pytest.approx(0.25)  # all classes alike where the input is zero
 
     turned = np.full((1, 48, 192, 3), 255, np.uint8)
     turned[:, :, :96] = 0
-    probs = contract.cls_infer(_open(tiny_cls), "c")(turned, np.array([192], np.int32))
+    probs = contract.cls_infer(kind(tiny_cls, "cls"), "c")(turned, np.array([192], np.int32))
     assert probs.shape == (1, 2)
     assert probs[0, 1] > 0.99
 
@@ -70,5 +92,5 @@ def test_a_dictionary_of_the_wrong_length_is_refused(tiny_rec: Path) -> None:
 def test_other_inputs_are_refused(tiny_det: Path) -> None:
     session = _open(tiny_det)
     session.inputs = (*session.inputs, *session.inputs)
-    with pytest.raises(ModelContractError, match="instead of one float image batch"):
+    with pytest.raises(ModelContractError, match="instead of one batch of images"):
         contract.det_infer(session, "mine")
