@@ -127,9 +127,9 @@ class RecOptions:
 
     `width` "tight" gives a line the narrowest tensor that keeps accuracy, "reference" at least
     320 px as PaddleX does with batch 1. Either way the width follows from that line alone.
-    `batch_size` lines of equal width share a run. Lines wider than `max_width_px` at 48 px height
-    are split with overlap and merged. Lines whose `rec_score` is below `drop_score` are left out
-    of the result, which counts them.
+    At most `batch_size` lines of equal width share a run, fewer where they are wide. Lines wider
+    than `max_width_px` at 48 px height are split with overlap and merged. Lines whose `rec_score`
+    is below `drop_score` are left out of the result, which counts them.
     """
 
     width: WidthRule = "tight"

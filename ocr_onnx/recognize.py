@@ -26,6 +26,9 @@ REFERENCE_WIDTH_PX = 320  # the reference never gives a line less
 TIGHT_WIDTH_PX = 160
 TIGHT_STEP_PX = 32
 BLANK = 0
+# Of all lines of a run together: six lines of 320 px. Wider runs fall out of the processor's cache
+# (a line of 800 px took 1.5 times as long in a batch of 6 as alone) and set the peak of memory.
+RUN_WIDTH_PX = 1920
 OVERLAP_PX = 192  # of neighbouring windows of a line too wide for one run: four characters or so
 WINDOW_STEP_PX = 32  # windows start at multiples of it, so their time steps fall together
 
@@ -179,8 +182,9 @@ def _infer_by_width(windows: Sequence[_Window], infer: Infer, batch_size: int) -
         buckets[window.width_px].append(place)
     steps: list[CtcSteps] = [CtcSteps(np.empty(0, np.int64), np.empty(0, np.float32))] * len(windows)
     for width_px, places in sorted(buckets.items()):
-        for start in range(0, len(places), batch_size):
-            batch = places[start : start + batch_size]
+        lines = max(1, min(batch_size, RUN_WIDTH_PX // width_px))
+        for start in range(0, len(places), lines):
+            batch = places[start : start + lines]
             images = np.zeros((len(batch), HEIGHT_PX, width_px, 3), dtype=np.uint8)
             for image, place in zip(images, batch, strict=True):
                 content = windows[place].image
