@@ -168,9 +168,10 @@ def test_every_model_says_what_it_takes_and_where_it_comes_from() -> None:
         assert spec.license == "Apache-2.0"
         assert spec.sources
         assert spec.input is not None
-        assert (spec.input.layout, spec.input.color) == ("NCHW", "BGR")
-        assert spec.input.opt_shape[1] == 3
-        assert spec.stage == "det" or spec.input.opt_shape[2] == 48
+        assert spec.input.color == "BGR"
+        axes = dict(zip(spec.input.layout, spec.input.opt_shape, strict=True))
+        assert axes["C"] == 3
+        assert spec.stage == "det" or axes["H"] == 48
 
 
 def test_the_embedded_graphs_match_their_contracts() -> None:
@@ -178,7 +179,7 @@ def test_the_embedded_graphs_match_their_contracts() -> None:
     for file in (files.det, files.rec, files.cls):
         assert file.spec.input is not None
         session = Session(file.path, RuntimeOptions(threads=1))
-        (taken,) = session.inputs
+        taken = session.inputs[0]
         assert taken.name == file.spec.input.name
         for axis, low, high in zip(
             taken.shape, file.spec.input.min_shape, file.spec.input.max_shape, strict=True
