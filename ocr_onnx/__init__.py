@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ocr_onnx.config import Config
-    from ocr_onnx.data import Detections, Page, PageResult, Provenance, TextLine
+    from ocr_onnx.data import Detections, ImageBgr, Page, PageResult, Provenance, Quad, TextLine
     from ocr_onnx.engine import Engine
     from ocr_onnx.errors import (
         DependencyError,
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         OcrError,
         OptionError,
     )
+    from ocr_onnx.inputs import Readable
     from ocr_onnx.options import (
         ClsOptions,
         CropOptions,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         RecOptions,
         RuntimeOptions,
     )
+    from ocr_onnx.recognize import RecognizedLine
 
     __version__: str
 
@@ -42,6 +44,7 @@ __all__ = [
     "DeviceError",
     "DownloadError",
     "Engine",
+    "ImageBgr",
     "InputError",
     "InputOptions",
     "ModelContractError",
@@ -55,7 +58,10 @@ __all__ = [
     "Page",
     "PageResult",
     "Provenance",
+    "Quad",
+    "Readable",
     "RecOptions",
+    "RecognizedLine",
     "RuntimeOptions",
     "TextLine",
     "__version__",
@@ -64,11 +70,15 @@ __all__ = [
 _MODULE_OF = {
     "Config": "config",
     "Detections": "data",
+    "ImageBgr": "data",
     "Page": "data",
     "PageResult": "data",
     "Provenance": "data",
+    "Quad": "data",
     "TextLine": "data",
     "Engine": "engine",
+    "Readable": "inputs",
+    "RecognizedLine": "recognize",
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
     **dict.fromkeys((name for name in __all__ if name.endswith("Options")), "options"),
 }

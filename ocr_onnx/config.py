@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -20,6 +21,7 @@ from ocr_onnx.options import (
     RecOptions,
     RuntimeOptions,
 )
+from ocr_onnx.validation import check_fields, described
 
 MAX_FILE_BYTES = 1024 * 1024
 
@@ -31,27 +33,27 @@ DESCRIPTIONS: Mapping[str, str] = {
     "models.dictionary": "one character per line, for an own rec model without a dictionary inside",
     "models.folder": "folder that is searched for models before the cache",
     "models.offline": "never download anything",
-    "runtime.device": "cpu, cuda[:i], cuda:0,1, tensorrt[:i], openvino or auto",
+    "runtime.device": "cpu, cuda[:i], tensorrt[:i], openvino or auto",
     "runtime.threads": "threads of one network run; 0 for all this process may use",
-    "input.max_bytes": "bound on a file, a body or a download",
-    "input.max_pixels": "bound on a picture, checked before its pixels are decoded",
+    "input.max_bytes": "bound on a file, a body or a download, in bytes",
+    "input.max_pixels": "bound on width x height of a picture, checked before its pixels are decoded",
     "input.max_pages": "bound on the pages of one PDF or the frames of one file",
     "input.pages": 'pages to read, counted from one: "1-3,7,10-"; empty for all',
-    "input.dpi": "resolution PDF pages are rendered at",
+    "input.dpi": "resolution PDF pages are rendered at, in pixels per inch",
     "input.password": "password of an encrypted PDF",
-    "input.all_frames": "read every frame of an animated GIF or WebP",
+    "input.all_frames": "read every frame of an animated GIF, PNG or WebP",
     "input.recursive": "descend into folders",
     "input.timeout_s": "bound on one download, in seconds",
     "det.limit_type": "max: shrink the longer side to the limit; min: enlarge the shorter side to it",
-    "det.limit_side_px": "the limit",
-    "det.max_pixels": "bound on the detector's input, whatever the limit says",
-    "det.thresh": "cut of the probability map",
+    "det.limit_side_px": "the limit, in pixels",
+    "det.max_pixels": "bound on width x height of the detector's input, whatever the limit says",
+    "det.thresh": "pixels with a text probability above it belong to a region",
     "det.box_thresh": "regions with a lower mean probability are dropped",
-    "det.unclip_ratio": "how far the shrunk regions grow back",
+    "det.unclip_ratio": "how far the shrunk regions grow back: times area / perimeter",
     "det.max_candidates": "bound on the contours looked at",
     "det.score_mode": "mean inside the rectangle (fast) or inside the contour (slow)",
     "det.box_type": "quad or polygon",
-    "det.dilate": "close one-pixel gaps in the cut map",
+    "det.dilate": "close one-pixel gaps in the regions",
     "crop.order": "reading: columns and lines by the text's own height; reference: PaddleX's 10 px rule",
     "crop.turn_ratio": "a crop this many times as high as wide is turned by 90 degrees",
     "cls.enabled": "turn lines that stand on their head",
@@ -59,8 +61,8 @@ DESCRIPTIONS: Mapping[str, str] = {
     "cls.batch_size": "lines in one run",
     "rec.width": "tight: as narrow as keeps accuracy; reference: at least 320 px, as PaddleX",
     "rec.batch_size": "lines of equal width in one run",
-    "rec.max_width_px": "wider lines are split with overlap and merged",
-    "rec.drop_score": "lines below it are left out, and counted",
+    "rec.max_width_px": "lines wider than this at 48 px height are split with overlap and merged",
+    "rec.drop_score": "lines with a lower mean probability are left out, and counted",
 }
 """What each key means, in the order and words `to_yaml` writes."""
 
@@ -76,6 +78,9 @@ class Config:
     crop: CropOptions = field(default_factory=CropOptions)
     cls: ClsOptions = field(default_factory=ClsOptions)
     rec: RecOptions = field(default_factory=RecOptions)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "config")
 
     @property
     def options(self) -> Options:
@@ -117,7 +122,10 @@ def load(
 
 def build(settings: Iterable[Setting]) -> Config:
     """Return the defaults with `settings` applied; of two for one key, the later wins."""
-    last = {setting.key: _checked(setting) for setting in settings}
+    last: dict[str, Setting] = {}
+    for setting in settings:
+        _known(setting.key, _KEY_TYPES, setting.origin, "key")
+        last[setting.key] = setting
     try:
         return Config(
             models=_section(ModelOptions, "models", last),
@@ -149,6 +157,18 @@ def to_yaml(config: Config) -> str:
     return "\n".join(blocks)
 
 
+def save(config: Config, file: Path, *, overwrite: bool = False) -> None:
+    """Write `to_yaml` to `file`, whole or not at all, with the folders it needs.
+
+    Raises OptionError when the file exists and `overwrite` is off, or can't be written.
+    """
+    from ocr_onnx.render import write_atomic  # here, as it brings OpenCV along
+
+    if os.path.lexists(file) and not overwrite:
+        raise OptionError(str(file), "exists already", "give another --output, or --force to replace it")
+    write_atomic(file, to_yaml(config).encode("utf-8"))
+
+
 def _key_types() -> dict[str, object]:
     """Map every "section.key" to the type its dataclass declares."""
     return {
@@ -160,12 +180,6 @@ def _key_types() -> dict[str, object]:
 
 _KEY_TYPES = _key_types()
 _SECTIONS = tuple(field.name for field in fields(Config))
-_TYPE_NAMES: Mapping[object, str] = {
-    str: "text, in quotes",
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-}
 _T = TypeVar("_T")
 
 
@@ -217,29 +231,9 @@ def _parse(content: bytes, origin: str) -> object:
 
 def _mapping(value: object, origin: str, noun: str) -> Mapping[object, object]:
     if not isinstance(value, dict):
-        problem = f"holds {_named(value)} where {noun}s should be listed"
+        problem = f"holds {described(value)} where {noun}s should be listed"
         raise OptionError(origin, problem, f"write '{noun}: value', one per line")
     return value
-
-
-def _checked(setting: Setting) -> Setting:
-    """Return `setting` if its key exists and its value has the declared type."""
-    key, value, origin = setting
-    _known(key, _KEY_TYPES, origin, "key")
-    expected = _KEY_TYPES[key]
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return Setting(key, _as_float(value), origin)
-    kind = str if _is_text(expected) else expected
-    if type(value) is not kind:
-        raise OptionError(f"{origin}: {key}", f"is {_named(value)}", f"give {_TYPE_NAMES[kind]}")
-    return setting
-
-
-def _as_float(value: int) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
 
 
 def _known(name: str, names: Iterable[str], origin: str, noun: str) -> None:
@@ -253,25 +247,6 @@ def _known(name: str, names: Iterable[str], origin: str, noun: str) -> None:
 
 def _is_text(expected: object) -> bool:
     return expected is str or get_origin(expected) is Literal
-
-
-def _named(value: object) -> str:
-    """Describe a YAML value by its own words: "true", "the number 3", "a list"."""
-    match value:
-        case None:
-            return "empty"
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return f"the number {value}"
-        case str():
-            return f"the text {value[:40]!r}"
-        case list() | tuple():
-            return "a list"
-        case dict():
-            return "a mapping"
-        case _:
-            return f"a {type(value).__name__}"
 
 
 def _scalar(value: object) -> str:

@@ -1,11 +1,14 @@
-"""The options, one frozen and validated type per stage. `dataclasses.replace` makes a changed copy."""
+"""The options, one frozen and validated type per stage. `dataclasses.replace` makes a changed copy.
 
-import math
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+Every value is checked when it is given: a wrong type, a number out of range or an unknown choice
+raises `OptionError` about the key ("det.thresh").
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, TypeAlias
 
 from ocr_onnx.errors import OptionError
+from ocr_onnx.validation import Range, check_fields
 
 LimitType: TypeAlias = Literal["max", "min"]
 ScoreMode: TypeAlias = Literal["fast", "slow"]
@@ -14,159 +17,198 @@ Order: TypeAlias = Literal["reading", "reference"]
 WidthRule: TypeAlias = Literal["tight", "reference"]
 
 
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if isinstance(value, bool) or not low <= value <= high:
-        bounds = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
-        raise OptionError(name, f"{value!r} is out of range", f"give a number {bounds}")
-
-
-def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    if value not in choices:
-        raise OptionError(name, f"{value!r} is not a choice", f"give one of {', '.join(choices)}")
-
-
 @dataclass(frozen=True, slots=True)
 class InputOptions:
-    """Bounds and choices for `inputs.pages`.
+    """Bounds and choices for everything that is read.
 
-    `max_bytes` bounds a file, a body or a download before it is decoded; `max_pixels` a picture
-    before its pixels are; `max_pages` the pages of one PDF or frames of one file. `pages` picks
-    one-based pages, "1-3,7,10-". `dpi` is the resolution PDF pages are rendered at. `all_frames`
-    reads every frame of an animated GIF or WebP (a TIFF is always read whole). `recursive`
-    descends into folders. `timeout_s` bounds a download as a whole.
+    Attributes
+    ----------
+    max_bytes
+        Bound on a file, a body or a download, in bytes, checked before anything is decoded.
+    max_pixels
+        Bound on width times height of a picture or a rendered page, checked before its pixels exist.
+    max_pages
+        Bound on the number of pages of one PDF, or frames of one picture file, that are read.
+    pages
+        Which of them to read, counted from one: "1-3,7,10-". Empty for all.
+    dpi
+        Resolution PDF pages are rendered at, in pixels per inch.
+    password
+        Opens encrypted PDFs. Left out of `repr` and of messages.
+    all_frames
+        Read every frame of an animated GIF, PNG or WebP; else the first. A TIFF is always read whole.
+    recursive
+        Descend into the folders of a folder.
+    timeout_s
+        Bound on one download from the first connection to the last byte, in seconds.
     """
 
-    max_bytes: int = 256 * 1024 * 1024
-    max_pixels: int = 178_956_970
-    max_pages: int = 2_000
+    max_bytes: Annotated[int, Range(1)] = 256 * 1024 * 1024
+    max_pixels: Annotated[int, Range(1)] = 178_956_970
+    max_pages: Annotated[int, Range(1)] = 2_000
     pages: str = ""
-    dpi: int = 200
-    password: str = ""
+    dpi: Annotated[int, Range(18, 1200)] = 200
+    password: str = field(default="", repr=False)
     all_frames: bool = False
     recursive: bool = False
-    timeout_s: float = 60.0
+    timeout_s: Annotated[float, Range(0.001)] = 60.0
 
     def __post_init__(self) -> None:
-        _check_range("input.max_bytes", self.max_bytes, 1, math.inf)
-        _check_range("input.max_pixels", self.max_pixels, 1, math.inf)
-        _check_range("input.max_pages", self.max_pages, 1, math.inf)
-        _check_range("input.dpi", self.dpi, 18, 1200)
-        _check_range("input.timeout_s", self.timeout_s, 0.001, math.inf)
+        check_fields(self, "input")
 
 
 @dataclass(frozen=True, slots=True)
 class DetOptions:
     """Detection: the resize before the network and the DB post-processing after it.
 
-    `limit_type` "max" shrinks the longer side to `limit_side_px`, "min" enlarges the shorter side
-    to it; neither changes a page that already fits. `max_pixels` bounds the network's input
-    whatever the rule says. `thresh` cuts the probability map, `box_thresh` drops regions whose
-    mean probability is below it, `unclip_ratio` grows the shrunk regions back, `max_candidates`
-    bounds the contours looked at. `score_mode` "fast" averages inside the region's rectangle,
-    "slow" inside its contour. `dilate` closes one-pixel gaps in the cut map.
-
     Defaults are those of PaddleX's OCR pipeline for PP-OCRv4.
+
+    Attributes
+    ----------
+    limit_type
+        "max" shrinks a page whose longer side is above `limit_side_px` to it, "min" enlarges one
+        whose shorter side is below it. Neither changes a page that already fits.
+    limit_side_px
+        The limit, in pixels of the network's input.
+    max_pixels
+        Bound on width times height of the network's input, whatever the limit says.
+    thresh
+        Pixels with a text probability (0 to 1) above this belong to a region.
+    box_thresh
+        Regions with a mean probability (0 to 1) below this are dropped.
+    unclip_ratio
+        How far the regions, which the network learned to shrink, grow back: by this times area /
+        perimeter, on every side. 0 leaves them as they are.
+    max_candidates
+        Bound on the number of contours of one page that are looked at.
+    score_mode
+        Takes the mean inside the region's rectangle ("fast") or inside its contour ("slow").
+    box_type
+        Rectangles of any angle ("quad"), or outlines that follow the text ("polygon").
+    dilate
+        Close gaps of one pixel between the pixels above `thresh`.
     """
 
     limit_type: LimitType = "max"
-    limit_side_px: int = 960
-    max_pixels: int = 4_000_000
-    thresh: float = 0.3
-    box_thresh: float = 0.6
-    unclip_ratio: float = 1.5
-    max_candidates: int = 1000
+    limit_side_px: Annotated[int, Range(32, 16_384)] = 960
+    max_pixels: Annotated[int, Range(32 * 32, 256_000_000)] = 4_000_000
+    thresh: Annotated[float, Range(0, 1)] = 0.3
+    box_thresh: Annotated[float, Range(0, 1)] = 0.6
+    unclip_ratio: Annotated[float, Range(0, 10)] = 1.5
+    max_candidates: Annotated[int, Range(1)] = 1000
     score_mode: ScoreMode = "fast"
     box_type: BoxType = "quad"
     dilate: bool = False
 
     def __post_init__(self) -> None:
-        _check_choice("det.limit_type", self.limit_type, ("max", "min"))
-        _check_range("det.limit_side_px", self.limit_side_px, 32, 16_384)
-        _check_range("det.max_pixels", self.max_pixels, 32 * 32, 256_000_000)
-        _check_range("det.thresh", self.thresh, 0.0, 1.0)
-        _check_range("det.box_thresh", self.box_thresh, 0.0, 1.0)
-        _check_range("det.unclip_ratio", self.unclip_ratio, 0.0, 10.0)
-        _check_range("det.max_candidates", self.max_candidates, 1, math.inf)
-        _check_choice("det.score_mode", self.score_mode, ("fast", "slow"))
-        _check_choice("det.box_type", self.box_type, ("quad", "polygon"))
+        check_fields(self, "det")
 
 
 @dataclass(frozen=True, slots=True)
 class CropOptions:
     """From regions to line images.
 
-    `order` "reading" follows columns and lines relative to the text's own height, "reference" is
-    PaddleX's rule of 10 px. A crop at least `turn_ratio` times as high as wide is turned by 90
-    degrees counter-clockwise.
+    Attributes
+    ----------
+    order
+        "reading" follows columns and lines relative to the text's own height, "reference" is
+        PaddleX's rule: rows of 10 px, from left to right.
+    turn_ratio
+        A crop at least this many times as high as wide is turned by 90 degrees counter-clockwise.
     """
 
     order: Order = "reading"
-    turn_ratio: float = 1.5
+    turn_ratio: Annotated[float, Range(1)] = 1.5
 
     def __post_init__(self) -> None:
-        _check_choice("crop.order", self.order, ("reading", "reference"))
-        _check_range("crop.turn_ratio", self.turn_ratio, 1.0, math.inf)
+        check_fields(self, "crop")
 
 
 @dataclass(frozen=True, slots=True)
 class ClsOptions:
-    """The 0/180 text-line classifier. A line is turned when 180 wins with at least `thresh`."""
+    """The text-line classifier, which finds lines that stand on their head.
+
+    Attributes
+    ----------
+    enabled
+        Load the classifier and run it on every line.
+    thresh
+        A line is turned by 180 degrees when the probability that it must be (0.5 to 1) is at least this.
+    batch_size
+        Number of lines that share a run of the network.
+    """
 
     enabled: bool = False
-    thresh: float = 0.9
-    batch_size: int = 6
+    thresh: Annotated[float, Range(0.5, 1)] = 0.9
+    batch_size: Annotated[int, Range(1, 1024)] = 6
 
     def __post_init__(self) -> None:
-        _check_range("cls.thresh", self.thresh, 0.5, 1.0)
-        _check_range("cls.batch_size", self.batch_size, 1, 1024)
+        check_fields(self, "cls")
 
 
 @dataclass(frozen=True, slots=True)
 class RecOptions:
     """Recognition.
 
-    `width` "tight" gives a line the narrowest tensor that keeps accuracy, "reference" at least
-    320 px as PaddleX does with batch 1. Either way the width follows from that line alone.
-    At most `batch_size` lines of equal width share a run, fewer where they are wide. Lines wider
-    than `max_width_px` at 48 px height are split with overlap and merged. Lines whose `rec_score`
-    is below `drop_score` are left out of the result, which counts them.
+    Attributes
+    ----------
+    width
+        "tight" gives a line the narrowest tensor that keeps accuracy, "reference" at least 320 px, as
+        PaddleX does with batch 1. Either way the width follows from that line alone.
+    batch_size
+        Most lines of equal width that share a run of the network; fewer do where they are wide.
+    max_width_px
+        Lines wider than this, in pixels at 48 px height, are split with overlap and merged.
+    drop_score
+        Lines whose `rec_score` (0 to 1) is below this are left out of the result, which counts them.
     """
 
     width: WidthRule = "tight"
-    batch_size: int = 6
-    max_width_px: int = 3200
-    drop_score: float = 0.0
+    batch_size: Annotated[int, Range(1, 1024)] = 6
+    max_width_px: Annotated[int, Range(320, 32_000)] = 3200
+    drop_score: Annotated[float, Range(0, 1)] = 0.0
 
     def __post_init__(self) -> None:
-        _check_choice("rec.width", self.width, ("tight", "reference"))
-        _check_range("rec.batch_size", self.batch_size, 1, 1024)
-        _check_range("rec.max_width_px", self.max_width_px, 320, 32_000)
-        _check_range("rec.drop_score", self.drop_score, 0.0, 1.0)
+        check_fields(self, "rec")
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeOptions:
     """Where and how the networks run.
 
-    `device` is "cpu", "cuda[:i]", "cuda:0,1", "tensorrt[:i]", "openvino" or "auto"; PaddleX's
-    "gpu:0" means "cuda:0". `threads` is the number of threads of one network run, 0 for all this
-    process may use (affinity and cgroup quota).
+    Attributes
+    ----------
+    device
+        "cpu", "cuda[:i]", "tensorrt[:i]" with the zero-based number of the GPU, "openvino", or "auto"
+        for the fastest that can be used. PaddleX's "gpu:0" means "cuda:0".
+    threads
+        Number of threads of one network run; 0 for all this process may use (affinity, cgroup quota).
     """
 
     device: str = "cpu"
-    threads: int = 0
+    threads: Annotated[int, Range(0, 1024)] = 0
 
     def __post_init__(self) -> None:
-        _check_range("runtime.threads", self.threads, 0, 1024)
+        check_fields(self, "runtime")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
     """Which models to use and where they may come from.
 
-    `name` is a model set of the manifest. `det`, `rec` and `cls` are paths of own ONNX files that
-    replace the set's, `dictionary` a text file with one character per line for an own `rec` whose
-    metadata has none. `folder` is searched before the cache; `offline` forbids every download.
+    Attributes
+    ----------
+    name
+        A model set of the manifest.
+    det, rec, cls
+        Paths of own ONNX files for that stage; empty for the set's.
+    dictionary
+        Path of a text file with one character per line, for an own `rec` whose metadata has none.
+    folder
+        Path of a folder that is searched for models before the cache. Empty for none, or the one
+        that OCR_ONNX_MODEL_DIR names.
+    offline
+        Never download anything.
     """
 
     name: str = "mobile"
@@ -178,6 +220,7 @@ class ModelOptions:
     offline: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self, "models")
         if self.dictionary and not self.rec:
             raise OptionError(
                 "models.dictionary", "was given without a rec model", "give models.rec as well, or neither"
@@ -186,10 +229,19 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What may differ from call to call: the options of every stage a page passes."""
+    """What may differ from call to call: the options of every stage a page passes.
+
+    Attributes
+    ----------
+    input, det, crop, cls, rec
+        Those of reading, detection, cropping, the text-line classifier and recognition.
+    """
 
     input: InputOptions = InputOptions()
     det: DetOptions = DetOptions()
     crop: CropOptions = CropOptions()
     cls: ClsOptions = ClsOptions()
     rec: RecOptions = RecOptions()
+
+    def __post_init__(self) -> None:
+        check_fields(self, "options")

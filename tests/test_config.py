@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocr_onnx import config
-from ocr_onnx.config import Config, load, to_yaml
+from ocr_onnx.config import Config, load, save, to_yaml
 from ocr_onnx.errors import OptionError
 from ocr_onnx.options import DetOptions, InputOptions, ModelOptions, Options, RuntimeOptions
 
@@ -130,16 +130,18 @@ def test_spaces_around_an_assignment_do_not_matter() -> None:
         ("det:\n  max_candidates: 2.5\n", "det.max_candidates", "is the number 2.5", "give a whole number"),
         ("det:\n  max_candidates: false\n", "det.max_candidates", "is false", "give a whole number"),
         ("det:\n  dilate: 1\n", "det.dilate", "is the number 1", "give true or false"),
-        ("det:\n  score_mode: [fast]\n", "det.score_mode", "is a list", "give text, in quotes"),
+        ("det:\n  score_mode: [fast]\n", "det.score_mode", "is a list", "give one of fast, slow"),
         ("input:\n  pages: 7\n", "input.pages", "is the number 7", "give text, in quotes"),
-        ("input:\n  pages: 2026-01-01\n", "input.pages", "is a date", "give text, in quotes"),
-        ("rec:\n  width: {a: 1}\n", "rec.width", "is a mapping", "give text, in quotes"),
+        ("input:\n  pages: 2026-01-01\n", "input.pages", "is a value of type date", "give text, in quotes"),
+        ("rec:\n  width: {a: 1}\n", "rec.width", "is a mapping", "give one of tight, reference"),
         ("det:\n  thresh: 1.5\n", "det.thresh", "1.5 is out of range", "between 0 and 1"),
         ("det:\n  thresh: .nan\n", "det.thresh", "nan is out of range", "between 0 and 1"),
         (f"det:\n  thresh: 1{'0' * 400}\n", "det.thresh", "inf is out of range", "between 0 and 1"),
         ("det:\n  score_mode: quick\n", "det.score_mode", "'quick' is not a choice", "fast, slow"),
+        ("input:\n  password: 1234\n", "input.password", "has the wrong type", "give text, in quotes"),
         ("models:\n  dictionary: d.txt\n", "models.dictionary", "without a rec model", "models.rec"),
         ("just words\n", "", "holds the text 'just words' where sections", "section: value"),
+        ("2026-01-01\n", "", "holds a value of type date where sections", "section: value"),
         ("- det\n", "", "holds a list where sections", "section: value"),
         ("det: 0.5\n", ": det", "holds the number 0.5 where keys", "key: value"),
     ],
@@ -218,6 +220,63 @@ def test_the_place_named_is_the_one_that_counted(tmp_path: Path) -> None:
         load(file, (), {"det.thresh": 9})
 
 
+def test_a_value_that_a_later_one_replaces_is_not_judged(tmp_path: Path) -> None:
+    file = write(tmp_path, "det:\n  thresh: high\n")
+    assert load(file, ["det.thresh=0.2"]).det.thresh == 0.2
+
+
 def test_a_config_can_be_changed_by_replacing() -> None:
     changed = replace(Config(), det=DetOptions(thresh=0.2))
     assert "thresh: 0.2\n" in to_yaml(changed)
+
+
+def test_a_section_must_be_of_its_own_type() -> None:
+    with pytest.raises(OptionError, match=r"^config\.det: is a value of type RuntimeOptions; .*DetOptions"):
+        Config(det=RuntimeOptions())  # type: ignore[arg-type]
+
+
+def test_devices_that_do_not_work_are_not_advertised() -> None:
+    assert "," not in config.DESCRIPTIONS["runtime.device"].replace(", ", "")
+
+
+def test_a_saved_file_reads_back_equal_and_its_folders_are_made(tmp_path: Path) -> None:
+    wanted, file = Config(models=ModelOptions(rec="中文.onnx")), tmp_path / "new" / "deep" / "ocr.yaml"
+    save(wanted, file)
+    assert load(file) == wanted
+    assert [path.name for path in file.parent.iterdir()] == ["ocr.yaml"]
+
+
+def test_a_file_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    file = write(tmp_path, "# mine\n")
+    with pytest.raises(OptionError, match=r"ocr\.yaml: exists already; .* --force"):
+        save(Config(), file)
+    assert file.read_text() == "# mine\n"
+    save(Config(), file, overwrite=True)
+    assert file.read_text(encoding="utf-8") == to_yaml(Config())
+
+
+def test_a_link_to_nowhere_exists_too(tmp_path: Path) -> None:
+    link = tmp_path / "ocr.yaml"
+    link.symlink_to(tmp_path / "gone.yaml")
+    with pytest.raises(OptionError, match="exists already"):
+        save(Config(), link)
+
+
+def test_half_a_file_is_never_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:10])
+        raise OSError(28, "No space left on device")
+
+    file = write(tmp_path, "# mine\n")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OptionError, match=r"can't be written \(No space left on device\)"):
+        save(Config(), file, overwrite=True)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["# mine\n"]
+
+
+@pytest.mark.parametrize("name", ["", "plain/ocr.yaml"])
+def test_what_cant_be_written_is_an_option_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / "plain").write_text("a file, no folder")
+    with pytest.raises(OptionError, match="can't be written"):
+        save(Config(), tmp_path / name, overwrite=True)

@@ -5,7 +5,7 @@ from importlib.metadata import version
 import pytest
 
 import ocr_onnx
-from ocr_onnx import config, data, engine, errors, options
+from ocr_onnx import data, errors, inputs, options, recognize
 
 
 def test_all_is_sorted_and_complete() -> None:
@@ -14,9 +14,13 @@ def test_all_is_sorted_and_complete() -> None:
         "Config",
         "Detections",
         "Engine",
+        "ImageBgr",
         "Page",
         "PageResult",
         "Provenance",
+        "Quad",
+        "Readable",
+        "RecognizedLine",
         "TextLine",
         "__version__",
     }
@@ -26,11 +30,25 @@ def test_all_is_sorted_and_complete() -> None:
 
 
 def test_every_public_name_is_the_one_of_its_module() -> None:
-    homes = (config, data, engine, errors, options)
-    for name in set(ocr_onnx.__all__) - {"__version__"}:
-        (home,) = {getattr(home, name).__module__ for home in homes if hasattr(home, name)}
-        assert getattr(ocr_onnx, name) is getattr(sys.modules[home], name)
+    for name in set(ocr_onnx.__all__) - {"__version__", "ImageBgr", "Quad", "Readable"}:
+        value = getattr(ocr_onnx, name)
+        assert isinstance(value, type)
+        assert value is getattr(sys.modules[value.__module__], name)
+    assert ocr_onnx.ImageBgr is data.ImageBgr
+    assert ocr_onnx.Quad is data.Quad
+    assert ocr_onnx.Readable is inputs.Readable
     assert ocr_onnx.__version__ == version("ocr-onnx")
+
+
+def test_the_public_names_suffice_to_annotate_a_callers_code() -> None:
+    """Mypy checks the names; at run time they must resolve."""
+
+    def first(
+        engine: ocr_onnx.Engine, source: ocr_onnx.Readable, lines: list[ocr_onnx.ImageBgr]
+    ) -> tuple[ocr_onnx.Quad, ocr_onnx.RecognizedLine]:
+        return engine.read(source).lines[0].quad_px, engine.recognize(lines)[0]
+
+    assert first.__annotations__["return"] == tuple[data.Quad, recognize.RecognizedLine]
 
 
 def test_names_are_listed_before_they_are_imported() -> None:
