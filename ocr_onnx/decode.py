@@ -63,7 +63,7 @@ def picture_pages(data: bytes, source: str, options: InputOptions) -> Iterator[P
     Raises
     ------
     InputError
-        The bytes are no picture, or a broken one, or lack a page that was asked for.
+        The bytes are no picture, or a broken one.
     """
     kind = sniff(data)
     if kind is None:
@@ -84,12 +84,12 @@ def picture_pages(data: bytes, source: str, options: InputOptions) -> Iterator[P
 def image_pages(image: Image.Image, source: str, options: InputOptions) -> Iterator[Page | InputError]:
     """Turn a Pillow image into pages: all of a TIFF, all frames if asked for, else the current frame.
 
-    The image ends at the frame it was at.
+    The image ends at the frame it was at. That it lacks a page that was asked for is the last outcome.
 
     Raises
     ------
     InputError
-        The frames can't be counted, or lack one that was asked for.
+        The frames can't be counted, or are more than `options.max_pages`.
     """
     try:
         home = image.tell()
@@ -98,9 +98,10 @@ def image_pages(image: Image.Image, source: str, options: InputOptions) -> Itera
         count = getattr(image, "n_frames", 1) if whole else 1
     except _BROKEN as error:
         raise _broken(source, error, image.format) from error
-    chosen = select_pages(source, count, options)
+    remedy = "set input.all_frames, or it counts as one page" if several and not whole else ""
+    chosen, missing = select_pages(source, count, options, remedy)
     try:
-        for index in chosen if whole else (home,):
+        for index in chosen if whole else [home for _ in chosen]:
             subject = f"{source}, page {index + 1}" if whole else source
             outcome: Page | InputError
             try:
@@ -108,6 +109,8 @@ def image_pages(image: Image.Image, source: str, options: InputOptions) -> Itera
             except InputError as error:
                 outcome = error
             yield outcome
+        if missing is not None:
+            yield missing
     finally:
         with suppress(*_BROKEN):
             image.seek(home)
@@ -119,18 +122,26 @@ def _frame(image: Image.Image, index: int, subject: str, options: InputOptions) 
             image.seek(index)
         check_pixels(*image.size, subject, options)
         image.load()
-        return _turn(_image_to_bgr(image, subject), _orientation(image))
     except _BROKEN as error:
         raise _broken(subject, error, image.format) from error
+    try:
+        return _turn(_image_to_bgr(image, subject), _orientation(image))
+    except (ImportError, *_BROKEN) as error:  # ImportError: Pillow was built without colour management
+        problem = f"has pixels of Pillow's mode {image.mode} that can't be converted ({_cause(error)})"
+        raise InputError(subject, problem, "save it as RGB or gray") from error
 
 
 def _broken(subject: str, error: BaseException, kind: str | None) -> InputError:
-    cause = " ".join(str(error).split()) or type(error).__name__
-    return InputError(
-        subject,
-        f"can't be decoded as {kind or 'an image'} ({cause})",
-        "the file is broken or cut off: replace it",
-    )
+    remedy = "the file is broken or cut off: replace it"
+    if isinstance(error, SyntaxError):  # Pillow raises it for broken and for uncommon headers alike
+        remedy = (
+            "it is broken, cut off or of a pixel format that is not supported: save it as RGB or replace it"
+        )
+    return InputError(subject, f"can't be decoded as {kind or 'an image'} ({_cause(error)})", remedy)
+
+
+def _cause(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def check_pixels(
@@ -166,10 +177,12 @@ def _turn(image: ImageBgr, orientation: int) -> ImageBgr:
 
 
 def _image_to_bgr(image: Image.Image, subject: str) -> ImageBgr:
+    if image.mode == "La":
+        image = image.convert("LA")  # the one way out of this mode that Pillow knows
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return array_to_bgr(_deep_gray(image, subject), subject)
     keyed = "transparency" in image.info and image.mode in ("1", "L", "P", "RGB")
-    if keyed or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+    if keyed or image.mode in ("LA", "PA", "RGBA", "RGBa"):
         return _rgb_to_bgr(_on_white(np.asarray(image.convert("RGBA"))))
     return _rgb_to_bgr(np.asarray(image.convert("RGB")))
 

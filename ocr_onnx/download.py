@@ -13,6 +13,7 @@ import httpx
 from filelock import FileLock, Timeout
 
 from ocr_onnx.errors import DownloadError
+from ocr_onnx.network import checked_settings
 
 Progress: TypeAlias = Callable[[str, int, int | None], None]
 """Called with the file's name, the bytes on disk so far and the bytes in all (None: not known)."""
@@ -48,7 +49,7 @@ class _Job:
     """One download: where to, what it must be, and until when (`deadline_s` on the clock of `patience`)."""
 
     path: Path
-    sha256: str
+    sha256: str | None
     size_bytes: int | None
     progress: Progress | None
     patience: Patience
@@ -57,7 +58,8 @@ class _Job:
     @property
     def part(self) -> Path:
         """The unfinished file, named by its hash so that no other version is ever continued with it."""
-        return self.path.with_name(f".{self.path.name}.{self.sha256[:16]}.part")
+        version = self.sha256[:16] if self.sha256 else "unpinned"
+        return self.path.with_name(f".{self.path.name}.{version}.part")
 
     @property
     def bound_bytes(self) -> int:
@@ -81,7 +83,7 @@ def download(
     urls: Sequence[str],
     path: Path,
     *,
-    sha256: str,
+    sha256: str | None,
     size_bytes: int | None = None,
     progress: Progress | None = None,
     patience: Patience = Patience(),
@@ -90,7 +92,8 @@ def download(
 
     Under a lock beside `path`, so that several processes fetch a file once; the later ones find it
     done. A file already at `path` with other bytes is replaced. A broken transfer leaves a hidden
-    ".part" file that the next call continues; a full disk leaves nothing.
+    ".part" file that the next call continues; a full disk leaves nothing. Without a known hash
+    (None) whatever arrives whole is taken, a file that is there stays, and no earlier call is continued.
 
     Raises DownloadError: no address delivered the file, the time is up, or it can't be written.
     """
@@ -99,7 +102,7 @@ def download(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=patience.total_s):
-            if not path.is_file() or file_sha256(path) != sha256:
+            if not path.is_file() or sha256 not in (None, file_sha256(path)):
                 _replace(urls, job)
     except Timeout as cause:
         problem = f"is being downloaded by another process for more than {patience.total_s:g} s"
@@ -118,6 +121,8 @@ def file_sha256(path: Path) -> str:
 
 def _replace(urls: Sequence[str], job: _Job) -> None:
     job.path.unlink(missing_ok=True)
+    if job.sha256 is None:  # nothing could tell whether an old beginning belongs to this file
+        job.part.unlink(missing_ok=True)
     try:
         _fetch_from_any(urls, job)
     except OSError:
@@ -139,18 +144,13 @@ def _fetch_from_any(urls: Sequence[str], job: _Job) -> None:
 
 
 def _client(job: _Job) -> httpx.Client:
-    try:
+    with checked_settings(job.path.name, DownloadError):
         # Never compressed: offsets count the file's own bytes.
         return httpx.Client(
             follow_redirects=True,
             timeout=job.patience.stall_s,
             headers={"Accept-Encoding": "identity", "User-Agent": "ocr-onnx"},
         )
-    except (ImportError, ValueError, OSError, httpx.InvalidURL) as cause:
-        # Raised by proxy variables of an unknown form or by a certificate file that isn't there.
-        problem = f"can't be downloaded with these network settings ({cause})"
-        remedy = "correct HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE or SSL_CERT_DIR"
-        raise DownloadError(job.path.name, problem, remedy) from cause
 
 
 def _fetch_from(client: httpx.Client, url: str, job: _Job) -> None:
@@ -229,12 +229,13 @@ def _adopt(job: _Job, *, continued: bool) -> None:
     with job.part.open("rb+") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())
-    if digest == job.sha256:
+    short = job.size_bytes is not None and job.part.stat().st_size < job.size_bytes
+    if digest == job.sha256 or (job.sha256 is None and not short):
         job.part.replace(job.path)
         return
-    short = job.size_bytes is not None and job.part.stat().st_size < job.size_bytes
     if not short:
         job.part.unlink()
     if short or continued:  # another try completes it, or tells an old beginning from a wrong file
         raise _PassingError("ended early" if short else "did not continue the file begun before")
-    raise _LastingError(f"sent other bytes (SHA-256 {digest[:16]}..., expected {job.sha256[:16]}...)")
+    expected = (job.sha256 or "")[:16]
+    raise _LastingError(f"sent other bytes (SHA-256 {digest[:16]}..., expected {expected}...)")

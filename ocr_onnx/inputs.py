@@ -17,7 +17,6 @@ from PIL import Image
 from ocr_onnx.data import Page
 from ocr_onnx.decode import array_to_bgr, check_pixels, image_pages, picture_pages, sniff
 from ocr_onnx.errors import DependencyError, InputError, OcrError
-from ocr_onnx.fetch import SCHEMES, fetch
 from ocr_onnx.options import InputOptions
 from ocr_onnx.page_range import parse_page_ranges
 
@@ -30,6 +29,7 @@ Readable: TypeAlias = Union[  # noqa: UP007 - a forward reference can't be joine
     BinaryIO,
     NDArray[Any],
     Image.Image,
+    Page,
     Mapping[str, "Readable"],
     Iterable["Readable"],
 ]
@@ -63,9 +63,10 @@ def pages(
     """Read `source` lazily, one page at a time, in order.
 
     `source` is a path, an http(s) URL, a folder, a glob pattern or "-" for standard input; a file's
-    bytes or a binary file object; an array (see `decode.array_to_bgr`) or a Pillow image; or a
-    mapping (its values) or iterable of any of these. EXIF turns are undone, alpha lies on white,
-    deep levels are scaled to eight bits, and all bounds of `options` hold.
+    bytes or a binary file object; an array (see `decode.array_to_bgr`) or a Pillow image; a `Page`,
+    which is passed on as it is; or a mapping (its values) or iterable of any of these. EXIF turns
+    are undone, alpha lies on white, deep levels are scaled to eight bits, and all bounds of
+    `options` hold.
 
     With `on_error`, an input or page that can't be read is handed to it and the rest goes on.
 
@@ -74,7 +75,8 @@ def pages(
     OptionError
         At once, if `options.pages` is no page range.
     InputError
-        On the way, without `on_error`: an input is missing, broken or beyond a bound.
+        On the way, without `on_error`: an input is missing, broken or beyond a bound; or, after the
+        pages it has, lacks one that `options.pages` asks for.
     DependencyError
         On the way, without `on_error`: a PDF, and the extra `pdf` is not installed.
     """
@@ -131,6 +133,9 @@ def _leaf(source: object, options: InputOptions) -> _Outcomes:
         yield Page(image, "<array>")
     elif isinstance(source, Image.Image):
         yield from image_pages(source, "<image>", options)
+    elif isinstance(source, Page):
+        _check_page(source, options)
+        yield source
     elif hasattr(source, "read"):
         name = getattr(source, "name", None)
         yield from _file(source, name if isinstance(name, str) and name else "<file>", options)
@@ -138,8 +143,19 @@ def _leaf(source: object, options: InputOptions) -> _Outcomes:
         raise InputError(
             f"<{type(source).__name__}>",
             "is nothing that can be read",
-            "give a path, URL, bytes, binary file, array, image, or a list or dict of these",
+            "give a path, URL, bytes, binary file, array, image, page, or a list or dict of these",
         )
+
+
+def _check_page(page: Page, options: InputOptions) -> None:
+    shape, dtype = page.image.shape, page.image.dtype
+    if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or not page.image.flags.c_contiguous:
+        raise InputError(
+            page.source,
+            f"is a page whose image is {shape} {dtype}, not (H, W, 3) uint8, C-contiguous",
+            "give the array itself: it is converted",
+        )
+    check_pixels(shape[1], shape[0], page.source, options)
 
 
 def _text(text: str, options: InputOptions) -> _Outcomes:
@@ -150,7 +166,10 @@ def _text(text: str, options: InputOptions) -> _Outcomes:
         yield from _file(sys.stdin.buffer, "<stdin>", options)
     elif scheme is None:
         yield from _local(Path(text), options)
-    elif scheme[1].lower() in SCHEMES:
+    elif scheme[1].lower() in ("http", "https"):
+        # Here and not above: httpx takes its time to load, and most inputs are files.
+        from ocr_onnx.fetch import fetch
+
         yield from _decoded(fetch(text, options.max_bytes, options.timeout_s), text, options)
     else:
         raise InputError(_shown(text), f"{scheme[1]}:// is not supported", "give an http(s) URL or a path")

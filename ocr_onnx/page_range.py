@@ -41,31 +41,26 @@ def _range_error(text: str, problem: str) -> OptionError:
     return OptionError("input.pages", f"{text!r}: {problem}", 'give pages like "1-3,7,10-"')
 
 
-def select_pages(source: str, count: int, options: InputOptions) -> Sequence[int]:
+def select_pages(
+    source: str, count: int, options: InputOptions, remedy: str = ""
+) -> tuple[Sequence[int], InputError | None]:
     """Return the zero-based pages of `source`, which has `count`, that the options ask for.
 
-    In the order of the document, each once; without `options.pages`, all of them.
+    In the order of the document, each once; without `options.pages`, all of them. Beside them comes
+    an error, with `remedy` or one of its own, if pages beyond the end are asked for: to be reported
+    after the pages that exist.
 
     Raises
     ------
     InputError
-        A page asked for lies beyond the end, or more than `options.max_pages` are wanted.
+        More than `options.max_pages` are wanted.
     OptionError
         `options.pages` is no page range.
     """
     ranges = parse_page_ranges(options.pages)
-    for first, last in ranges:
-        if (beyond := max(first, last or first)) > count:
-            pages = "1 page" if count == 1 else f"{count} pages"
-            raise InputError(
-                source,
-                f"has {pages}, so there is no page {beyond}",
-                f"pick pages from 1 to {count} with input.pages"
-                " (an animation counts as one page unless input.all_frames is set)",
-            )
     chosen: Sequence[int] = range(count)
     if ranges:
-        wanted = (index for first, last in ranges for index in range(first - 1, last or count))
+        wanted = (index for first, last in ranges for index in range(first - 1, min(last or count, count)))
         chosen = sorted(set(wanted))
     if len(chosen) > options.max_pages:
         raise InputError(
@@ -73,4 +68,18 @@ def select_pages(source: str, count: int, options: InputOptions) -> Sequence[int
             f"{len(chosen)} pages are more than the limit of {options.max_pages}",
             "pick fewer with input.pages or raise input.max_pages",
         )
-    return chosen
+    return chosen, _missing(source, count, ranges, remedy)
+
+
+def _missing(source: str, count: int, ranges: Sequence[PageRange], remedy: str) -> InputError | None:
+    beyond = [(max(first, count + 1), last or first) for first, last in ranges if (last or first) > count]
+    if not beyond:
+        return None
+    if count == 1:
+        remedy = remedy or "input.pages holds for every input: read this one apart, without it"
+    names = [str(first) if first == last else f"{first}-{last}" for first, last in sorted(set(beyond))]
+    return InputError(
+        source,
+        f"has {count} page{'s' if count > 1 else ''}, so there is no page {', '.join(names)}",
+        remedy or f"pick pages from 1 to {count} with input.pages",
+    )

@@ -1,6 +1,7 @@
 """The bytes of a PDF go in, its pages come out, rendered one at a time. Needs the extra `pdf`."""
 
 import math
+import os
 import threading
 from collections.abc import Iterator
 
@@ -19,6 +20,16 @@ POINTS_PER_INCH = 72
 _PDFIUM_LOCK = threading.RLock()
 
 
+def _renew_lock() -> None:
+    """Make the lock anew: a thread that held it at a fork does not exist in the child to release it."""
+    global _PDFIUM_LOCK
+    _PDFIUM_LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # there is no fork on Windows
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 def pdf_pages(data: bytes, source: str, options: InputOptions) -> Iterator[Page | InputError]:
     """Render the pages of a PDF at `options.dpi`; a page that can't be rendered becomes an `InputError`.
 
@@ -27,13 +38,15 @@ def pdf_pages(data: bytes, source: str, options: InputOptions) -> Iterator[Page 
     Raises
     ------
     InputError
-        The PDF is broken, encrypted or without pages, or lacks a page that was asked for.
+        The PDF is broken, encrypted or without pages. That it lacks a page that was asked for
+        comes last, as an outcome.
     """
     document = _open(data, source, options)
     try:
         with _PDFIUM_LOCK:
             count = len(document)
-        for index in select_pages(source, count, options):
+        chosen, missing = select_pages(source, count, options)
+        for index in chosen:
             subject = f"{source}, page {index + 1}"
             outcome: Page | InputError
             try:
@@ -42,6 +55,8 @@ def pdf_pages(data: bytes, source: str, options: InputOptions) -> Iterator[Page 
             except InputError as error:
                 outcome = error
             yield outcome
+        if missing is not None:
+            yield missing
     finally:
         with _PDFIUM_LOCK:
             document.close()

@@ -10,7 +10,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path, PurePath
 from typing import Any, Final, cast
@@ -31,7 +31,16 @@ TSV_COLUMNS: Final = (
 )
 
 _TSV_ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
-_IMAGE_SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_MAX_SIDE_PX: Final = {
+    ".bmp": 2**31 - 1,
+    ".jpeg": 65_500,
+    ".jpg": 65_500,
+    ".png": 1_000_000,
+    ".tif": 2**31 - 1,
+    ".tiff": 2**31 - 1,
+    ".webp": 16_383,
+}
+"""What a picture may be saved as, and how long its sides may be for OpenCV to write them."""
 _UNSAFE: Final = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
 _MAX_NAME_BYTES: Final = 160  # leaves room for page, digest and suffix below the usual 255
 
@@ -86,18 +95,18 @@ def from_dict(data: Mapping[str, Any]) -> PageResult:
         raise InputError("result", f"has schema {schema!r}, not {SCHEMA}", remedy)
     try:
         return PageResult(
-            lines=tuple(_line(line) for line in data["lines"]),
-            width_px=int(data["width_px"]),
-            height_px=int(data["height_px"]),
+            lines=tuple(_line(line) for line in _list(data["lines"])),
+            width_px=_integer(data["width_px"]),
+            height_px=_integer(data["height_px"]),
             source=_string(data["source"]),
-            index=None if data["index"] is None else int(data["index"]),
-            filtered=int(data["filtered"]),
-            warnings=tuple(_string(warning) for warning in data["warnings"]),
+            index=None if data["index"] is None else _integer(data["index"]),
+            filtered=_integer(data["filtered"]),
+            warnings=tuple(_string(warning) for warning in _list(data["warnings"])),
             provenance=None if data["provenance"] is None else _provenance(data["provenance"]),
         )
     except KeyError as error:
         raise InputError("result", f"lacks the key {error}", remedy) from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError("result", f"holds a value of the wrong kind ({error})", remedy) from error
 
 
@@ -105,11 +114,16 @@ def to_reference(result: PageResult) -> dict[str, Any]:
     """Return the result in the form PaddleX's OCR pipeline documents, keys and their order alike.
 
     "dt_polys" are the lines' outlines, rounded to whole pixels; the other three lists run parallel.
+    Raises `InputError` for a coordinate that is NaN or infinite.
     """
     lines = result.lines
+    try:
+        polygons = [[[round(x), round(y)] for x, y in line.outline_px] for line in lines]
+    except (ValueError, OverflowError) as error:
+        raise _not_finite(result.source) from error
     return {
         "input_path": result.source,
-        "dt_polys": [[[round(x), round(y)] for x, y in line.outline_px] for line in lines],
+        "dt_polys": polygons,
         "dt_scores": [float(line.det_score) for line in lines],
         "rec_text": [line.text for line in lines],
         "rec_score": [float(line.rec_score) for line in lines],
@@ -120,10 +134,18 @@ def to_json(data: Mapping[str, Any], *, indent: int | None = None, ensure_ascii:
     """Write a dict of this module as JSON that any UTF-8 file or stream can hold.
 
     A file name that is not valid Unicode reaches Python as lone surrogates, which UTF-8 can't
-    encode; they are written as JSON escapes.
+    encode; they are written as JSON escapes. Raises `InputError` for NaN and infinities, which JSON lacks.
     """
-    text = json.dumps(data, indent=indent, ensure_ascii=ensure_ascii)
+    try:
+        text = json.dumps(data, indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
+    except ValueError as error:
+        raise _not_finite(str(data.get("source", data.get("input_path", "result")))) from error
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _not_finite(source: str) -> InputError:
+    problem = "the result holds a score or coordinate that is NaN or infinite, which JSON lacks"
+    return InputError(source, problem, "read it again, with other models if it stays")
 
 
 def to_jsonl(result: PageResult) -> str:
@@ -195,19 +217,29 @@ def save_image(
     another ending, a picture too large for the format, or a file that can't be written.
     """
     target = _target(result, path, "_ocr.png", root)
-    if target.suffix.lower() not in _IMAGE_SUFFIXES:
-        choices = ", ".join(sorted(_IMAGE_SUFFIXES))
+    suffix = target.suffix.lower()
+    if suffix not in _MAX_SIDE_PX:
+        choices = ", ".join(sorted(_MAX_SIDE_PX))
         raise OptionError(str(path), "does not end like a picture", f"end it with one of {choices}")
     picture = draw(result, font)
-    try:
-        done, encoded = cv2.imencode(target.suffix.lower(), picture)
-    except cv2.error:
-        done = False
-    if not done:
-        size = f"{picture.shape[1]}x{picture.shape[0]}"
-        raise OptionError(str(target), f"its format can't hold a picture of {size}", "end the name with .png")
-    write_atomic(target, encoded.tobytes())
+    write_atomic(target, _encode(picture, suffix, str(target)))
     return target
+
+
+def _encode(picture: ImageBgr, suffix: str, subject: str) -> bytes:
+    height, width = picture.shape[:2]
+    too_large = OptionError(
+        subject, f"its format can't hold a picture of {width}x{height}", "end the name with .png or .tiff"
+    )
+    if max(height, width) > _MAX_SIDE_PX[suffix]:  # before OpenCV prints on stderr that it is
+        raise too_large
+    try:
+        done, encoded = cv2.imencode(suffix, picture)
+    except cv2.error as error:
+        raise too_large from error
+    if not done:
+        raise too_large
+    return encoded.tobytes()
 
 
 def write_atomic(target: Path, content: bytes) -> None:
@@ -277,13 +309,13 @@ def _line_dict(line: TextLine) -> dict[str, Any]:
 
 def _line(data: Mapping[str, Any]) -> TextLine:
     top_left, top_right, bottom_right, bottom_left = _points(data["quad_px"])
-    if data["angle"] not in (0, 180):
+    if _integer(data["angle"]) not in (0, 180):
         raise ValueError(f"angle {data['angle']!r}")
     return TextLine(
         text=_string(data["text"]),
-        rec_score=float(data["rec_score"]),
-        rec_min_score=float(data["rec_min_score"]),
-        det_score=float(data["det_score"]),
+        rec_score=_number(data["rec_score"]),
+        rec_min_score=_number(data["rec_min_score"]),
+        det_score=_number(data["det_score"]),
         quad_px=(top_left, top_right, bottom_right, bottom_left),
         outline_px=_points(data["outline_px"]),
         angle=cast("Angle", data["angle"]),
@@ -306,22 +338,39 @@ def _provenance(data: Mapping[str, Any]) -> Provenance:
         models=tuple((_string(stage), _string(model)) for stage, model in data["models"].items()),
         device=_string(data["device"]),
         provider=_string(data["provider"]),
-        det_scale_xy=(float(scale_x), float(scale_y)),
+        det_scale_xy=(_number(scale_x), _number(scale_y)),
         version=_string(data["version"]),
     )
 
 
 def _points(data: Any) -> tuple[Point, ...]:
-    return tuple((_finite(x), _finite(y)) for x, y in data)
+    return tuple((_number(x), _number(y)) for x, y in _list(data))
 
 
-def _finite(value: Any) -> float:
+# Nothing is converted but whole numbers to floats: "12", 1.9 and true in a number's place are mistakes.
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{value!r} instead of a number")
     if not math.isfinite(value):
-        raise ValueError(f"coordinate {value!r}")
+        raise ValueError(f"{value!r} instead of a finite number")
     return float(value)
+
+
+def _integer(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} instead of a whole number")
+    return value
 
 
 def _string(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} instead of a string")
+    return value
+
+
+def _list(value: Any) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{value!r} instead of a list")
     return value

@@ -1,5 +1,6 @@
 import io
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -355,7 +356,7 @@ def test_animations(container: str, door: str, tmp_path: Path) -> None:
     assert reds(InputOptions()) == [(0, 0)]
     assert reds(InputOptions(all_frames=True)) == [(0, 0), (1, 80), (2, 160)]
     assert reds(InputOptions(all_frames=True, pages="3,1")) == [(0, 0), (2, 160)]
-    with pytest.raises(InputError, match=r"has 1 page, so there is no page 3; .*input\.all_frames"):
+    with pytest.raises(InputError, match=r"has 1 page, so there is no page 3; set input\.all_frames"):
         reds(InputOptions(pages="3"))
 
 
@@ -492,6 +493,45 @@ def test_frames_that_cannot_be_counted() -> None:
 def test_ycbcr() -> None:
     image = Image.fromarray(_gray_bgr(GRAY)).convert("YCbCr")
     np.testing.assert_allclose(_only(image).astype(int), _gray_bgr(GRAY), atol=1)
+
+
+def test_premultiplied_gray_and_alpha() -> None:
+    image = Image.merge("LA", (Image.fromarray(GRAY), Image.fromarray(ALPHA))).convert("La")
+    np.testing.assert_allclose(_only(image).astype(int), _on_white(_gray_bgr(GRAY), ALPHA), atol=1)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_lab_is_converted(door: str, tmp_path: Path) -> None:
+    lightness = Image.fromarray(np.full((HEIGHT_PX, WIDTH_PX), 128, np.uint8))
+    neutral = Image.new("L", (WIDTH_PX, HEIGHT_PX), 128)
+    data = _packed(Image.merge("LAB", (lightness, neutral, neutral)), "TIFF")
+    pixels = _only(DOORS[door](data, tmp_path / "x")).astype(int)
+    np.testing.assert_allclose(pixels, 119, atol=3)  # sRGB of L* 50
+
+
+def test_a_kind_of_tiff_that_is_not_supported_need_not_be_broken() -> None:
+    data = _packed(Image.fromarray(RGB), "TIFF")
+    photometric = struct.pack("<HHIH", 262, 3, 1, 2)
+    assert data.count(photometric) == 1
+    with pytest.raises(
+        InputError, match=r"unknown pixel mode\); it is broken, .* not supported: save it as RGB"
+    ):
+        list(pages(data.replace(photometric, struct.pack("<HHIH", 262, 3, 1, 32803))))
+
+
+def test_pixels_that_can_not_be_converted_are_not_called_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = _palette_image()
+    image.info["transparency"] = (1, 2, 3)
+    lab = Image.new("LAB", (2, 2))
+    monkeypatch.setitem(sys.modules, "PIL.ImageCms", None)  # as in a Pillow without colour management
+    monkeypatch.delattr("PIL.ImageCms", raising=False)
+    for odd in (image, lab):
+        with pytest.raises(InputError) as caught:
+            list(pages(odd))
+        assert caught.value.problem.startswith(
+            f"has pixels of Pillow's mode {odd.mode} that can't be converted"
+        )
+        assert caught.value.remedy == "save it as RGB or gray"
 
 
 @pytest.mark.parametrize("container", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "JPEG2000", "PPM"])

@@ -477,3 +477,22 @@ def test_file_sha256(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"abc")
     assert file_sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_file_without_a_known_hash_is_taken_as_it_comes(
+    site: Site, target: Path, patience: Patience
+) -> None:
+    url = site.add("/m", broken(CONTENT, HALF), ranged(CONTENT))
+    download([url], target, sha256=None, patience=patience)
+    assert target.read_bytes() == CONTENT
+    site.add("/m", whole(b"other"))
+    download([url], target, sha256=None, patience=patience)
+    assert target.read_bytes() == CONTENT
+
+
+def test_without_a_hash_no_older_beginning_is_continued(site: Site, target: Path, patience: Patience) -> None:
+    target.parent.mkdir()
+    target.with_name(f".{target.name}.unpinned.part").write_bytes(b"from another file")
+    download([site.add("/m", ranged(CONTENT))], target, sha256=None, patience=patience)
+    assert target.read_bytes() == CONTENT
+    assert [place for _, place in site.asked] == [None]

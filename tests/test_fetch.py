@@ -1,13 +1,16 @@
 import asyncio
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import pytest
 
 from ocr_onnx.errors import InputError
-from ocr_onnx.fetch import fetch
+from ocr_onnx.fetch import _unreachable, fetch
 
 LIMIT_BYTES = 1000
 BODY = bytes(range(256))
@@ -28,6 +31,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def missing(self, _: str) -> None:
         self._answer(404)
+
+    def proxy_login(self, _: str) -> None:
+        self._answer(407)
 
     def hops(self, rest: str) -> None:
         left = int(rest)
@@ -86,6 +92,9 @@ def server() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
@@ -112,6 +121,7 @@ def test_fetch_at_the_limit(server: str) -> None:
     ("path", "problem", "remedy"),
     [
         ("missing", "answered 404 Not Found", "check the address"),
+        ("proxy_login", "answered 407 Proxy Authentication Required", "check the proxy that HTTP_PROXY"),
         ("hops/6", "redirects more than 5 times", "give the address of the file itself"),
         (
             "to_file",
@@ -142,3 +152,83 @@ def test_fetch_bounds_the_time_as_a_whole(server: str, path: str) -> None:
 def test_fetch_dead_address() -> None:
     with pytest.raises(InputError, match=r"127\.0\.0\.1:1/x\.png: could not be fetched"):
         fetch("http://127.0.0.1:1/x.png", LIMIT_BYTES, 30)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ALL_PROXY", "gopher://127.0.0.1:1"),
+        ("HTTP_PROXY", "http://127.0.0.1:port"),
+        ("SSL_CERT_FILE", "/no/such/file"),
+        ("SSL_CERT_FILE", __file__),  # holds no certificate
+    ],
+)
+def test_network_settings_that_can_not_be_used(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(
+        InputError, match=r"with these network settings \(.+\); correct HTTPS_PROXY"
+    ) as caught:
+        fetch("http://127.0.0.1:1/x.png", LIMIT_BYTES, 30)
+    assert variable in caught.value.remedy
+
+
+def test_a_proxy_without_its_package_is_a_network_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(InputError, match=r"with these network settings .*SOCKS.*ALL_PROXY"):
+        fetch("http://127.0.0.1:1/x.png", LIMIT_BYTES, 30)
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "http://127.0.0.1:99999"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_fault_of_the_proxy_is_not_blamed_on_the_address(
+    scheme: str, proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    url = f"{scheme}://example.invalid/x.png"
+    with pytest.raises(InputError, match=r"could not be fetched \(.+\); check the proxy that HTTP_PROXY"):
+        fetch(url, LIMIT_BYTES, 30)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(InputError, match="check the address"):
+        fetch(f"{scheme}://127.0.0.1:1/x.png", LIMIT_BYTES, 30)
+
+
+def test_a_certificate_of_an_unknown_authority_is_named() -> None:
+    error = httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
+    assert "SSL_CERT_FILE" in _unreachable("https://127.0.0.1/x.png", error).remedy
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:99999/x", "http://[broken/x", f"http://{'a' * 70}.invalid/x", "http:///x"]
+)
+def test_impossible_addresses(url: str) -> None:
+    with pytest.raises(InputError, match=r"could not be fetched \(.+\); check the address") as caught:
+        fetch(url, LIMIT_BYTES, 30)
+    assert caught.value.subject == url
+
+
+def test_a_name_is_looked_up(server: str) -> None:
+    assert fetch(server.replace("127.0.0.1", "localhost") + "/ok", LIMIT_BYTES, 30) == BODY
+
+
+def test_looking_a_name_up_is_bounded_and_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    released, resolvers = threading.Event(), []
+
+    def stuck(*_: object) -> None:
+        resolvers.append(threading.current_thread())
+        released.wait()
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", stuck)
+    try:
+        with pytest.raises(InputError, match=r"did not arrive within 0\.2 s"):
+            fetch("http://slow.invalid/x.png", LIMIT_BYTES, 0.2)
+        (resolver,) = resolvers
+        assert resolver.is_alive()
+        assert resolver.daemon  # so that the process may end
+    finally:
+        released.set()
+    resolver.join(30)
+    assert not resolver.is_alive()

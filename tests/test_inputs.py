@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from ocr_onnx import inputs
+from ocr_onnx.data import Page
 from ocr_onnx.errors import InputError, OcrError, OptionError
 from ocr_onnx.inputs import Readable, pages
 from ocr_onnx.options import InputOptions
@@ -98,7 +99,7 @@ def test_url(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append((url, max_bytes, timeout_s))
         return _png(7)
 
-    monkeypatch.setattr(inputs, "fetch", fake)
+    monkeypatch.setattr("ocr_onnx.fetch.fetch", fake)
     (page,) = pages("HTTPS://example.org/a?b=*", InputOptions(max_bytes=999, timeout_s=2))
     assert (page.source, int(page.image[0, 0, 0])) == ("HTTPS://example.org/a?b=*", 7)
     assert calls == [("HTTPS://example.org/a?b=*", 999, 2)]
@@ -334,3 +335,66 @@ def test_importing_starts_nothing() -> None:
         "assert Image.MAX_IMAGE_PIXELS == before; assert 'pypdfium2' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_only_urls_and_pdfs_need_is_not_imported(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(_png())
+    code = (
+        "import sys; from ocr_onnx.inputs import pages; assert len(list(pages(sys.argv[1]))) == 1;"
+        "assert not {'httpx', 'pypdfium2'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], check=True)
+
+
+def test_a_page_is_passed_on_as_it_is() -> None:
+    page = Page(np.zeros((2, 3, 3), np.uint8), "scan.pdf", 4, (2.0, 2.0))
+    found = list(pages([page, _png(), {"again": page}]))
+    assert found[0] is page
+    assert found[2] is page
+    with pytest.raises(InputError, match=r"^scan\.pdf: is 3 x 2 pixels, more than the limit of 5; "):
+        list(pages(page, InputOptions(max_pixels=5)))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((2, 3), np.uint8),
+        np.zeros((2, 3, 4), np.uint8),
+        np.zeros((2, 3, 3), np.float32),
+        np.zeros((2, 3, 6), np.uint8)[..., ::2],
+    ],
+)
+def test_a_page_that_breaks_its_promise_is_refused(image: Any) -> None:
+    errors: list[OcrError] = []
+    assert list(pages(Page(image, "scan.pdf"), on_error=errors.append)) == []
+    assert "scan.pdf: is a page whose image is (2, 3" in str(errors[0])
+
+
+def test_a_page_range_and_pictures_among_the_inputs(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(_png(1))
+    document = io.BytesIO()
+    frames = [Image.new("L", (4, 3), shade) for shade in (5, 6, 7)]
+    frames[0].save(document, "TIFF", save_all=True, append_images=frames[1:])
+    errors: list[OcrError] = []
+    sources: list[Readable] = [tmp_path / "a.png", document.getvalue(), np.zeros((2, 2), np.uint8)]
+    found = pages(sources, InputOptions(pages="2-"), errors.append)
+    assert [int(page.image[0, 0, 0]) for page in found] == [6, 7, 0]
+    (error,) = errors
+    assert error.subject == str(tmp_path / "a.png")
+    assert error.problem == "has 1 page, so there is no page 2"
+    assert error.remedy == "input.pages holds for every input: read this one apart, without it"
+
+
+def test_pages_that_are_missing_cost_none_that_is_there() -> None:
+    document = io.BytesIO()
+    frames = [Image.new("L", (4, 3), shade) for shade in range(6)]
+    frames[0].save(document, "TIFF", save_all=True, append_images=frames[1:])
+    errors: list[OcrError] = []
+    options = InputOptions(pages="1-3,7")
+    found = pages([document.getvalue(), _png(9)], options, errors.append)
+    assert [int(page.image[0, 0, 0]) for page in found] == [0, 1, 2, 9]
+    assert [error.problem for error in errors][:1] == ["has 6 pages, so there is no page 7"]
+    alone = pages(document.getvalue(), options)
+    assert [next(alone).index for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(InputError, match="no page 7; pick pages from 1 to 6"):
+        next(alone)

@@ -1,5 +1,7 @@
 import hashlib
 import io
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterable
@@ -126,6 +128,9 @@ def test_page_range() -> None:
     found = list(pages(data, InputOptions(dpi=72, pages="4,2-3")))
     assert [page.index for page in found] == [1, 2, 3]
     np.testing.assert_allclose(found[2].image[18, 36], 150, atol=2)
+    errors: list[OcrError] = []
+    assert [page.index for page in pages(data, InputOptions(dpi=72, pages="2,4-7"), errors.append)] == [1, 3]
+    assert [error.problem for error in errors] == ["has 4 pages, so there is no page 5-7"]
     with pytest.raises(InputError, match="has 4 pages, so there is no page 5"):
         list(pages(data, InputOptions(pages="5-")))
     with pytest.raises(InputError, match="4 pages are more than the limit of 3"):
@@ -222,6 +227,32 @@ def test_many_threads_at_once() -> None:
     assert len(found) == 6
     for shades in found.values():
         np.testing.assert_allclose(shades, range(0, 240, 40), atol=2)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_child_reads_though_a_thread_of_the_parent_held_the_lock() -> None:
+    code = """if True:
+        import os, signal, sys, threading
+        from ocr_onnx import pdf
+        from ocr_onnx.inputs import pages
+
+        data, held = sys.stdin.buffer.read(), threading.Event()
+
+        def hold():
+            with pdf._PDFIUM_LOCK:
+                held.set()
+                threading.Event().wait()
+
+        threading.Thread(target=hold, daemon=True).start()
+        held.wait()
+        if (child := os.fork()) == 0:
+            signal.alarm(30)  # ends a child that hangs
+            os._exit(len(list(pages(data))))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+        os._exit(0)
+    """
+    # Later Pythons warn of a fork beside threads: that is what this is about.
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], input=_pillow_pdf(0, 9), check=True)
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

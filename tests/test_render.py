@@ -140,7 +140,19 @@ def test_json_of_a_name_that_is_not_unicode_fits_utf_8() -> None:
         (("lines", 0, "angle"), 90, "angle 90"),
         (("lines", 0, "text"), None, "instead of a string"),
         (("lines", 0, "quad_px"), [[1, 2]], "wrong kind"),
-        (("lines", 0, "quad_px", 0, 0), math.nan, "coordinate nan"),
+        (("lines", 0, "quad_px", 0, 0), math.nan, "nan instead of a finite number"),
+        (("lines", 0, "quad_px", 0, 0), 10**400, "wrong kind"),
+        (("lines", 0, "quad_px", 0, 0), "1.5", "'1.5' instead of a number"),
+        (("lines", 0, "rec_score"), "0.5", "'0.5' instead of a number"),
+        (("lines", 0, "rec_min_score"), True, "True instead of a number"),
+        (("lines", 0, "det_score"), math.inf, "inf instead of a finite number"),
+        (("lines", 0, "angle"), 180.0, "180.0 instead of a whole number"),
+        (("lines",), {}, "instead of a list"),
+        (("width_px",), "12", "'12' instead of a whole number"),
+        (("height_px",), True, "True instead of a whole number"),
+        (("filtered",), 1.9, "1.9 instead of a whole number"),
+        (("index",), "0", "'0' instead of a whole number"),
+        (("warnings",), "small", "'small' instead of a list"),
     ],
 )
 def test_from_dict_refuses(path: tuple[str | int, ...], value: object, problem: str) -> None:
@@ -151,6 +163,26 @@ def test_from_dict_refuses(path: tuple[str | int, ...], value: object, problem: 
     inner[path[-1]] = value
     with pytest.raises(InputError, match=problem):
         PageResult.from_dict(data)
+
+
+def test_whole_numbers_are_read_as_scores_and_coordinates() -> None:
+    data = page(line()).to_dict()
+    data["lines"][0] |= {"rec_score": 1, "quad_px": [[0, 0], [9, 0], [9, 9], [0, 9]]}
+    read = PageResult.from_dict(data).lines[0]
+    assert (read.rec_score, read.quad_px[1]) == (1.0, (9.0, 0.0))
+    assert isinstance(read.rec_score, float)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_json_never_holds_what_json_lacks(number: float, tmp_path: Path) -> None:
+    odd_score = page(dataclasses.replace(line(), rec_score=number))
+    odd_outline = page(dataclasses.replace(line(), outline_px=((number, 1.0),)))
+    for result in (odd_score, odd_outline):
+        with pytest.raises(InputError, match=r"^a\.png: .* NaN or infinite, which JSON lacks; read it again"):
+            render.to_jsonl(result)
+        with pytest.raises(InputError, match=r"^a\.png: .* NaN or infinite"):
+            result.save_to_json(tmp_path / "a.json")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_from_dict_refuses_what_is_no_dict() -> None:
@@ -271,12 +303,20 @@ def test_save_to_img_refuses_other_endings(tmp_path: Path, name: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["a.webp", "a.jpg"])
-def test_save_to_img_refuses_a_picture_beyond_the_format(tmp_path: Path, name: str) -> None:
-    wide = dataclasses.replace(page(), image=np.zeros((2, 40_000, 3), np.uint8))
-    with pytest.raises(OptionError, match="80000x2"):
+@pytest.mark.parametrize(
+    ("name", "width_px"), [("a.webp", 16_383), ("a.jpg", 65_500), ("a.JPEG", 65_500), ("a.png", 1_000_000)]
+)
+def test_save_to_img_refuses_a_picture_beyond_the_format(
+    name: str, width_px: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    half = (width_px + 2) // 2
+    wide = dataclasses.replace(page(), image=np.zeros((2, half, 3), np.uint8))
+    with pytest.raises(OptionError, match=rf"{2 * half}x2; end the name with \.png or \.tiff"):
         wide.save_to_img(tmp_path / name)
-    assert wide.save_to_img(tmp_path / "a.png").is_file()
+    high = dataclasses.replace(page(), image=np.zeros((width_px, 1, 3), np.uint8))
+    assert high.save_to_img(tmp_path / name).is_file()
+    assert wide.save_to_img(tmp_path / "a.tiff").is_file()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_encoder_that_raises_is_the_same_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
