@@ -24,6 +24,7 @@ LineFeeds: TypeAlias = Callable[[Images, Widths], dict[str, Array]]
 
 IMAGE, VALID_WIDTH = "image", "valid_w"
 STEPS = ("index", "prob")
+PROBABILITIES = "probs"
 
 
 def det_infer(session: Session, model: str) -> detect.Infer:
@@ -31,15 +32,17 @@ def det_infer(session: Session, model: str) -> detect.Infer:
     _check_stage(session, model, "det")
     _check_shape(session.outputs[0], model, "det", (None, 1, None, None))
     if _takes_images(session, model, "det", (IMAGE,)):
-        return partial(_det_of_images, session)
-    return partial(_det_of_floats, session, session.inputs[0].name)
+        _check_free(session.inputs[0], model, (None, None, None, 3))
+        return partial(_det_of_images, session, model)
+    _check_free(session.inputs[0], model, (None, 3, None, None))
+    return partial(_det_of_floats, session, model, session.inputs[0].name)
 
 
 def cls_infer(session: Session, model: str) -> classify.Infer:
     """Return the cls stage's callable; ModelContractError where `session` holds another stage's model."""
     _check_stage(session, model, "cls")
     _check_shape(session.outputs[0], model, "cls", (None, 2))
-    return partial(_cls, session, _line_feeds(session, model, "cls"))
+    return partial(_cls, session, model, _line_feeds(session, model, "cls", 192))
 
 
 def rec_infer(session: Session, model: str, classes: int) -> recognize.Infer:
@@ -48,53 +51,75 @@ def rec_infer(session: Session, model: str, classes: int) -> recognize.Infer:
     ModelContractError where `session` holds another stage's model, or one whose output does not
     have `classes` classes: blank, the dictionary's characters and space.
     """
-    _check_stage(session, model, "rec")
-    names = [output.name for output in session.outputs]
-    reduces = all(name in names for name in STEPS)
-    probabilities = session.outputs[names.index("probs")] if "probs" in names else session.outputs[0]
-    _check_shape(probabilities, model, "rec", (None, None, None))
-    expected = probabilities.shape[2]
+    expected = check_rec(session, model)
     if expected is not None and expected != classes:
         raise ModelContractError(
             model,
             f"has {expected} classes, but its dictionary makes {classes} (characters, blank and space)",
             f"give the dictionary it was trained with, of {expected - 2} lines",
         )
-    return partial(
-        _rec_of_steps if reduces else _rec_of_probabilities, session, _line_feeds(session, model, "rec")
-    )
+    names = [output.name for output in session.outputs]
+    read = _rec_of_steps if all(name in names for name in STEPS) else _rec_of_probabilities
+    return partial(read, session, model, _line_feeds(session, model, "rec", None))
 
 
-def _det_of_images(session: Session, images: Images) -> F32Array:
-    prob_map: F32Array = session({IMAGE: images})[0]
-    return prob_map[:, 0]
+def check_rec(session: Session, model: str) -> int | None:
+    """Return how many classes a rec model puts out; None where its file does not say.
+
+    ModelContractError where `session` holds another stage's model.
+    """
+    _check_stage(session, model, "rec")
+    named = [output for output in session.outputs if output.name == PROBABILITIES]
+    output = named[0] if named else session.outputs[0]
+    _check_shape(output, model, "rec", (None, None, None))
+    return output.shape[2]
 
 
-def _det_of_floats(session: Session, name: str, images: Images) -> F32Array:
-    prob_map: F32Array = session({name: detect.normalise(images)})[0]
-    return prob_map[:, 0]
+def _det_of_images(session: Session, model: str, images: Images) -> F32Array:
+    return _map_of(images, session({IMAGE: images})[0], model)
 
 
-def _cls(session: Session, feeds: LineFeeds, images: Images, content_px: Widths) -> F32Array:
+def _det_of_floats(session: Session, model: str, name: str, images: Images) -> F32Array:
+    return _map_of(images, session({name: detect.normalise(images)})[0], model)
+
+
+def _map_of(images: Images, output: F32Array, model: str) -> F32Array:
+    """Return the maps (N, h, w), after making sure that they cover the images pixel by pixel."""
+    wanted = (len(images), 1, *images.shape[1:3])
+    if output.shape != wanted:
+        problem = f"made a map of shape {output.shape} where its input asks for {wanted}"
+        raise ModelContractError(model, problem, _remedy("det"))
+    _check_finite(output, model)
+    return output[:, 0]
+
+
+def _cls(session: Session, model: str, feeds: LineFeeds, images: Images, content_px: Widths) -> F32Array:
     probs: F32Array = session(feeds(images, content_px))[0]
+    _check_finite(probs, model)
     return probs
 
 
 def _rec_of_steps(
-    session: Session, feeds: LineFeeds, images: Images, content_px: Widths
+    session: Session, model: str, feeds: LineFeeds, images: Images, content_px: Widths
 ) -> recognize.CtcSteps:
-    return recognize.CtcSteps(*session(feeds(images, content_px), STEPS))
+    labels, probs = session(feeds(images, content_px), STEPS)
+    _check_finite(probs, model)
+    return recognize.CtcSteps(labels, probs)
 
 
 def _rec_of_probabilities(
-    session: Session, feeds: LineFeeds, images: Images, content_px: Widths
+    session: Session, model: str, feeds: LineFeeds, images: Images, content_px: Widths
 ) -> recognize.CtcSteps:
-    return recognize.reduce_probabilities(session(feeds(images, content_px))[0])
+    steps = recognize.reduce_probabilities(session(feeds(images, content_px))[0])
+    _check_finite(steps.probs, model)
+    return steps
 
 
-def _line_feeds(session: Session, model: str, stage: str) -> LineFeeds:
+def _line_feeds(session: Session, model: str, stage: str, width_px: int | None) -> LineFeeds:
     if _takes_images(session, model, stage, (IMAGE, VALID_WIDTH)):
+        _check_free(session.inputs[0], model, (None, 48, width_px, 3))
         return _image_feeds
+    _check_free(session.inputs[0], model, (None, 3, 48, width_px))
     return partial(_float_feeds, session.inputs[0].name)
 
 
@@ -130,6 +155,20 @@ def _check_shape(output: TensorInfo, model: str, stage: str, wanted: tuple[int |
     ):
         raise ModelContractError(
             model, f"puts out {output.shape}, which no {stage} model does", _remedy(stage)
+        )
+
+
+def _check_free(taken: TensorInfo, model: str, wanted: tuple[int | None, ...]) -> None:
+    """Refuse an input whose size is fixed where `wanted` has None, or fixed to another than `wanted`."""
+    if any(have is not None and have != want for want, have in zip(wanted, taken.shape, strict=True)):
+        problem = f"takes {taken.name} {taken.shape} only, and pages and lines come in all sizes"
+        raise ModelContractError(model, problem, "export it again with free sizes")
+
+
+def _check_finite(values: F32Array, model: str) -> None:
+    if not np.isfinite(values).all():
+        raise ModelContractError(
+            model, "puts out values that are no numbers (NaN or infinite)", "check how it was converted"
         )
 
 

@@ -45,12 +45,14 @@ class Detections:
 
     `quads_px` is (N, 4, 2) float32 in page pixels, clockwise from the top left. `scores` is (N,)
     float32 in 0..1. `outlines_px` holds, for box type "polygon", N arrays (K, 2) float32 that
-    follow the text's outline; for "quad" it is empty and the quad is the outline.
+    follow the text's outline; for "quad" it is empty and the quad is the outline. `unseen` counts
+    the candidates beyond `det.max_candidates`, which nobody looked at.
     """
 
     quads_px: F32Array
     scores: F32Array
     outlines_px: tuple[F32Array, ...] = ()
+    unseen: int = 0
 
     def __len__(self) -> int:
         return len(self.quads_px)
@@ -59,7 +61,7 @@ class Detections:
         """Return the detections `rows`, in that order."""
         index = np.asarray(rows, dtype=np.intp)
         outlines = tuple(self.outlines_px[row] for row in index) if self.outlines_px else ()
-        return type(self)(self.quads_px[index], self.scores[index], outlines)
+        return type(self)(self.quads_px[index], self.scores[index], outlines, self.unseen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class PageResult:
 
     No text is an empty `lines`, never None and never an exception. `filtered` counts the lines
     that `drop_score` kept out. `warnings` are sentences about what may have cost text (a scale
-    far below the page's own, a region too thin to cut). `image` is the page itself, for `plot`
+    far below the page's own, more regions than were looked at). `image` is the page itself, for `plot`
     and `save_to_img`; it takes no part in comparison, and `dataclasses.replace(result,
     image=None)` lets go of it.
     """

@@ -102,11 +102,12 @@ def postprocess(prob_map: F32Array, page_size_wh: tuple[int, int], options: DetO
     ]
     outlines = tuple(outline for outline, _ in found)
     scores = np.array([score for _, score in found], dtype=np.float32)
+    unseen = max(0, len(contours) - options.max_candidates)
     if options.box_type == "quad":
         quads = np.array(outlines, dtype=np.float32).reshape(-1, 4, 2)
-        return Detections(quads, scores)
+        return Detections(quads, scores, unseen=unseen)
     quads = np.array([_min_area_quad(outline)[0] for outline in outlines], dtype=np.float32).reshape(-1, 4, 2)
-    return Detections(quads, scores, outlines)
+    return Detections(quads, scores, outlines, unseen)
 
 
 def _quads(

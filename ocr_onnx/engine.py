@@ -50,15 +50,18 @@ class Engine:
 
         `models` is the name of a model set ("mobile", "server", "svtrv2", "repsvtr") or, for own
         files and folders, `ModelOptions`. `device` and `threads` are those of `RuntimeOptions`.
-        `progress` hears of downloads. Raises ModelError, DownloadError, DeviceError and
-        DependencyError.
+        `progress` hears of downloads.
+
+        Raises OptionError (an option, or a device that is none), ModelError, DownloadError,
+        DeviceError (a device that can't be used here) and DependencyError (no ONNX Runtime, or two).
         """
-        wanted = ModelOptions(name=models) if isinstance(models, str) else models
+        wanted = models if isinstance(models, ModelOptions) else ModelOptions(name=models)
         runtime = RuntimeOptions(device=device, threads=threads)
         if wanted.cls and not options.cls.enabled:
             raise OptionError("models.cls", "was given, but cls.enabled is off", "set both, or neither")
         files = model_store.resolve(wanted, progress)
         det, rec = Session(files.det.path, runtime), Session(files.rec.path, runtime)
+        contract.check_rec(rec, str(files.rec.path))
         charset = _charset(files, rec)
         used = [("det", files.det), ("rec", files.rec)]
         cls_infer = None
@@ -83,9 +86,11 @@ class Engine:
     def read(self, source: Readable, options: Options | None = None) -> PageResult:
         """Read exactly one page; lines come in reading order.
 
-        Raises InputError for what can't be read, holds no page, or holds several.
+        Raises InputError for what can't be read, holds no page, or holds several; OptionError for
+        options that this engine can't honour; DependencyError for a PDF without its reader;
+        ModelContractError where a model fails.
         """
-        options = options or self.options
+        options = self._checked(options)
         return self._read_page(_single_page(source, options), options)
 
     def stream(
@@ -99,40 +104,65 @@ class Engine:
         """Read any number of pages, yielding results in the order of the inputs.
 
         Pages are decoded while earlier ones are read by `workers` threads, so the stages of
-        different pages overlap; never more than PAGES_AHEAD pages per worker are held. An input
-        that can't be read raises, or is handed to `on_error` and left out.
+        different pages overlap; never more than PAGES_AHEAD pages per worker are held.
+
+        Raises what `read` does. With `on_error`, an input or page that fails is handed to it and
+        the others go on; without, the pages before it still come first. OptionError comes at once.
         """
         if workers < 1:
             raise OptionError("workers", f"{workers} is out of range", "give at least 1")
-        options = options or self.options
-        pages = inputs.pages(sources, options.input, on_error)
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="ocr-onnx")
-        pending: deque[Future[PageResult]] = deque()
-        try:
-            for page in pages:
-                pending.append(pool.submit(self._read_page, page, options))
-                del page  # the pool's copy is the only one that may keep the pixels alive
-                while pending and (len(pending) == workers * PAGES_AHEAD or pending[0].done()):
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        options = self._checked(options)
+        return self._stream(inputs.pages(sources, options.input, on_error), workers, options, on_error)
 
     def detect(self, source: Readable, options: Options | None = None) -> Detections:
-        """Find the text regions of exactly one page, in reading order."""
-        options = options or self.options
+        """Find the text regions of exactly one page, in reading order. Raises what `read` does."""
+        options = self._checked(options)
         return self._detect(_single_page(source, options).image, options)[0]
 
     def recognize(self, lines: Readable, options: Options | None = None) -> tuple[RecognizedLine, ...]:
         """Recognise upright pictures of one line of text each.
 
-        `lines` is whatever `read` takes, or a list of it: every page is one line. Raises
-        InputError for what can't be read.
+        `lines` is whatever `read` takes, or a list of it: every page is one line. Raises what
+        `read` does.
         """
-        options = options or self.options
+        options = self._checked(options)
         images = [line.image for line in inputs.pages(lines, options.input)]
         return tuple(recognize.read_lines(images, self.rec, self.charset, options.rec))
+
+    def _checked(self, options: Options | None) -> Options:
+        """Return the options of a call, after making sure that this engine can honour them."""
+        wanted = self.options if options is None else options
+        if not isinstance(wanted, Options):
+            problem = f"are a {type(wanted).__name__}, not Options"
+            raise OptionError("options", problem, "change engine.options with dataclasses.replace")
+        if wanted.cls.enabled and self.cls is None:
+            raise OptionError(
+                "cls.enabled", "was not set when the engine was loaded", "set it in Engine.load"
+            )
+        return wanted
+
+    def _stream(
+        self,
+        pages: Iterator[Page],
+        workers: int,
+        options: Options,
+        on_error: Callable[[OcrError], None] | None,
+    ) -> Iterator[PageResult]:
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="ocr-onnx")
+        pending: deque[Future[PageResult]] = deque()
+        try:
+            for page in _with_last_error(pages):
+                if isinstance(page, OcrError):
+                    pending.append(_failed(page))
+                else:
+                    pending.append(pool.submit(self._read_page, page, options))
+                del page  # the pool's copy is the only one that may keep the pixels alive
+                while pending and (len(pending) == workers * PAGES_AHEAD or pending[0].done()):
+                    yield from _settled(pending.popleft(), on_error)
+            while pending:
+                yield from _settled(pending.popleft(), on_error)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _read_page(self, page: Page, options: Options) -> PageResult:
         found, scaled = self._detect(page.image, options)
@@ -164,7 +194,7 @@ class Engine:
             source=page.source,
             index=page.index,
             filtered=len(lines) - len(kept),
-            warnings=_warnings(scaled),
+            warnings=_warnings(scaled, found.unseen),
             provenance=self.provenance and replace(self.provenance, det_scale_xy=scaled.scale_xy),
             image=page.image,
         )
@@ -176,12 +206,8 @@ class Engine:
         return found.take(order.reading_order(found.quads_px, options.crop.order)), scaled
 
     def _angles(self, images: Sequence[ImageBgr], options: Options) -> Sequence[Angle]:
-        if not options.cls.enabled:
+        if self.cls is None or not options.cls.enabled:
             return [0] * len(images)
-        if self.cls is None:
-            raise OptionError(
-                "cls.enabled", "was not set when the engine was loaded", "set it in Engine.load"
-            )
         return classify.angles(images, self.cls, options.cls)
 
 
@@ -206,12 +232,41 @@ def _single_page(source: Readable, options: Options) -> Page:
     return pages[0]
 
 
-def _warnings(scaled: DetInput) -> tuple[str, ...]:
+def _warnings(scaled: DetInput, unseen: int) -> tuple[str, ...]:
     scale = min(scaled.scale_xy)
+    found = []
     if scaled.bounded:
-        return (f"the page was searched at {scale:.2f} of its size, as det.max_pixels allows no more",)
-    if scale < COARSE_SCALE:
-        return (
-            f"the page was searched at {scale:.2f} of its size; raise det.limit_side_px to find small text",
+        found.append(f"the page was searched at {scale:.2f} of its size, as det.max_pixels allows no more")
+    elif scale < COARSE_SCALE:
+        found.append(
+            f"the page was searched at {scale:.2f} of its size; raise det.limit_side_px for small text"
         )
-    return ()
+    if unseen:
+        found.append(f"{unseen} possible regions were not looked at; raise det.max_candidates")
+    return tuple(found)
+
+
+def _with_last_error(pages: Iterator[Page]) -> Iterator[Page | OcrError]:
+    """Yield the pages, and what ends them as an item: those before it are still on their way."""
+    try:
+        yield from pages
+    except OcrError as error:
+        yield error
+
+
+def _failed(error: OcrError) -> Future[PageResult]:
+    future: Future[PageResult] = Future()
+    future.set_exception(error)
+    return future
+
+
+def _settled(future: Future[PageResult], on_error: Callable[[OcrError], None] | None) -> Iterator[PageResult]:
+    """Yield a page's result; hand its error to `on_error` or raise it."""
+    try:
+        result = future.result()
+    except OcrError as error:
+        if on_error is None:
+            raise
+        on_error(error)
+    else:
+        yield result

@@ -29,6 +29,8 @@ BLANK = 0
 # Of all lines of a run together: six lines of 320 px. Wider runs fall out of the processor's cache
 # (a line of 800 px took 1.5 times as long in a batch of 6 as alone) and set the peak of memory.
 RUN_WIDTH_PX = 1920
+# No writing is that long for its height, some 600 characters: a strip of one pixel's height is.
+MAX_CONTENT_PX = 32_000
 OVERLAP_PX = 192  # of neighbouring windows of a line too wide for one run: four characters or so
 WINDOW_STEP_PX = 32  # windows start at multiples of it, so their time steps fall together
 
@@ -123,8 +125,8 @@ def charset_of(characters: str) -> tuple[str, ...]:
 
 
 def content_width_px(width_px: int, height_px: int) -> int:
-    """Return the width of a line of this size at 48 px height."""
-    return max(1, math.ceil(HEIGHT_PX * (width_px / height_px)))
+    """Return the width of a line of this size at 48 px height; beyond MAX_CONTENT_PX it is squeezed."""
+    return max(1, min(MAX_CONTENT_PX, math.ceil(HEIGHT_PX * (width_px / height_px))))
 
 
 def tensor_width_px(width_px: int, height_px: int, rule: WidthRule) -> int:
@@ -135,9 +137,7 @@ def tensor_width_px(width_px: int, height_px: int, rule: WidthRule) -> int:
     """
     if rule == "reference":
         # truncated, unlike the content's width: a fraction of a pixel is squeezed away
-        return max(
-            REFERENCE_WIDTH_PX, int(HEIGHT_PX * max(REFERENCE_WIDTH_PX / HEIGHT_PX, width_px / height_px))
-        )
+        return max(REFERENCE_WIDTH_PX, min(MAX_CONTENT_PX, int(HEIGHT_PX * (width_px / height_px))))
     content = content_width_px(width_px, height_px)
     return max(TIGHT_WIDTH_PX, math.ceil(content / TIGHT_STEP_PX) * TIGHT_STEP_PX)
 

@@ -5,11 +5,15 @@ import functools
 import importlib
 import importlib.metadata
 import os
+import sys
+import threading
+import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +54,8 @@ PROBE_MODEL = (
     b"\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
 )
 LOG_ERRORS_ONLY = 3
+# An input of more pixels makes a run large: a page for det, a line of over 2,000 px for rec.
+LARGE_RUN_PIXELS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +88,20 @@ class TensorInfo:
     shape: tuple[int | None, ...]
 
 
+class _Opened(NamedTuple):
+    """ONNX Runtime's session of one process, and the turns that its large runs take."""
+
+    session: Any
+    large_runs: threading.Semaphore
+
+
 class Session:
     """A model opened on the device that was asked for: a callable from named arrays to arrays.
 
-    May be called from many threads at once. Survives a fork (the child opens the model anew, as
-    ONNX Runtime's thread pool stays behind) and pickling (the copy does the same).
+    May be called from many threads at once. Large runs take turns where each uses all the threads
+    there are: two at once would not be faster and double the peak of memory. Survives a fork (the
+    child opens the model anew, as ONNX Runtime's thread pool stays behind) and pickling (the copy
+    does the same).
 
     Raises DeviceError where the device can't be used, ModelContractError where the file is not an
     ONNX model. There is no quiet change to another device.
@@ -97,26 +112,66 @@ class Session:
         self._options = options
         self.device = find_device(options.device)
         self.provider = PROVIDERS[self.device.kind]
-        session = self._open()
+        opened = self._open()
         # By process: a parent's session is of no use in its child, and destroying it there hangs.
-        self._sessions = {os.getpid(): session}
+        self._opened = {os.getpid(): opened}
+        _LIVE.add(self)
+        session = opened.session
         self.inputs = tuple(map(_tensor_info, session.get_inputs()))
         self.outputs = tuple(map(_tensor_info, session.get_outputs()))
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
-        """Run the model once; return the named outputs, or all in the order of `self.outputs`."""
-        session = self._sessions.get(os.getpid())
-        if session is None:
-            session = self._sessions.setdefault(os.getpid(), self._open())
-        return cast("list[Array]", session.run(outputs, feeds))
+        """Run the model once; return the named outputs, or all in the order of `self.outputs`.
+
+        Raises ModelContractError where the model refuses its input or fails on it.
+        """
+        opened = self._opened.get(os.getpid())
+        if opened is None:
+            opened = self._opened.setdefault(os.getpid(), self._open())
+        large = feeds[self.inputs[0].name].size > 3 * LARGE_RUN_PIXELS
+        try:
+            with opened.large_runs if large else nullcontext():
+                return cast("list[Array]", opened.session.run(outputs, feeds))
+        except _ort_errors() as error:
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+            raise ModelContractError(
+                str(self._path),
+                f"failed on {shapes}: {_first_line(error)}",
+                "give a model that takes any size; if memory ran out, lower det.limit_side_px",
+            ) from error
 
     def __reduce__(self) -> tuple[type["Session"], tuple[Path, RuntimeOptions]]:
         return type(self), (self._path, self._options)
 
-    def _open(self) -> Any:
+    def _open(self) -> _Opened:
         threads = self._options.threads or usable_threads()
-        return open_session(str(self._path), str(self._path), self.device, threads)
+        session = open_session(str(self._path), str(self._path), self.device, threads)
+        return _Opened(session, threading.Semaphore(max(1, usable_threads() // threads)))
+
+
+_LIVE: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _let_child_end() -> None:
+    """Make a forked child able to exit: ONNX Runtime's destructors wait for threads that it does not have.
+
+    The parent's sessions are never destroyed there, and the C library's exit handlers, among them
+    ONNX Runtime's own (1.32 hangs in them after a mere import), are cut short. Python's own shutdown
+    is over by then. Only glibc has `on_exit`; elsewhere children should leave by `os._exit`.
+    """
+    if "onnxruntime" not in sys.modules:
+        return
+    for session in _LIVE:
+        for inherited in session._opened.values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited.session))
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):
+        libc.on_exit(libc._exit, None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_child_end)
 
 
 def open_session(subject: str, model: str | bytes, device: Device, threads: int) -> Any:
@@ -174,8 +229,11 @@ def find_device(text: str) -> Device:
     Raises OptionError for what is no device, DeviceError with the cause for what can't be used.
     """
     if text == "auto":
-        return next(Device(kind) for kind in AUTO_ORDER if why_unusable(Device(kind)) is None)
-    device = parse_device(text)
+        device = next(
+            (device for device in map(Device, AUTO_ORDER) if why_unusable(device) is None), Device("cpu")
+        )
+    else:
+        device = parse_device(text)
     cause = why_unusable(device)
     if cause is not None:
         raise cause

@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+# The same examples on every run and every machine: a failure is one for everybody.
+hypothesis.settings.register_profile("repeatable", derandomize=True, database=None)
+hypothesis.settings.load_profile("repeatable")
 
 CHARACTERS = "ab"  # of the tiny rec model: blank, a, b, space
 

@@ -6,10 +6,11 @@ import onnx
 import pytest
 
 from ocr_onnx import contract
+from ocr_onnx.data import F32Array
 from ocr_onnx.errors import ModelContractError
 from ocr_onnx.manifest import Stage
 from ocr_onnx.options import RuntimeOptions
-from ocr_onnx.runtime import Session
+from ocr_onnx.runtime import Session, TensorInfo
 from ocr_onnx_export.rewrite import FOR_STAGE, rewrite
 
 
@@ -87,6 +88,32 @@ def test_shapes_tell_the_stage_where_metadata_does_not(
 def test_a_dictionary_of_the_wrong_length_is_refused(tiny_rec: Path) -> None:
     with pytest.raises(ModelContractError, match=r"has 4 classes, but its dictionary makes 7 .*of 2 lines"):
         contract.rec_infer(_open(tiny_rec), "mine", 7)
+
+
+def test_fixed_sizes_are_refused(tiny_det: Path, tiny_rec: Path) -> None:
+    det, rec = _open(tiny_det), _open(tiny_rec)
+    det.inputs = (TensorInfo("x", "tensor(float)", (1, 3, 640, 640)),)
+    with pytest.raises(ModelContractError, match=r"takes x .*640.* only, .*free sizes"):
+        contract.det_infer(det, "mine")
+    rec.inputs = (TensorInfo("x", "tensor(float)", (None, 3, 32, None)),)
+    with pytest.raises(ModelContractError, match="only"):
+        contract.rec_infer(rec, "mine", 4)
+
+
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [
+        (np.zeros((1, 1, 8, 16), np.float32), r"made a map of shape \(1, 1, 8, 16\)"),
+        (np.full((1, 1, 32, 64), np.nan, np.float32), "no numbers"),
+    ],
+)
+def test_a_map_that_does_not_fit_is_refused(
+    tiny_det: Path, monkeypatch: pytest.MonkeyPatch, output: F32Array, problem: str
+) -> None:
+    infer = contract.det_infer(_open(tiny_det), "mine")
+    monkeypatch.setattr(Session, "__call__", lambda *_: [output])
+    with pytest.raises(ModelContractError, match=problem):
+        infer(np.zeros((1, 32, 64, 3), np.uint8))
 
 
 def test_other_inputs_are_refused(tiny_det: Path) -> None:

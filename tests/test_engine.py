@@ -336,3 +336,55 @@ def test_input_options_reach_the_inputs() -> None:
 def test_a_classifier_given_but_not_enabled_is_refused(tiny_cls: Path) -> None:
     with pytest.raises(OptionError, match=r"models\.cls"):
         Engine.load(ModelOptions(cls=str(tiny_cls)))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_pages_before_a_bad_one_still_come(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    page = _page((20, 20, 220, 40))
+    results: list[PageResult] = []
+    with pytest.raises(InputError, match=r"broken\.png"):
+        results.extend(_fake().stream([page, page, str(tmp_path / "broken.png"), page], workers=workers))
+    # list.extend keeps what came before the error
+    assert len(results) == 2
+
+
+def test_a_page_that_a_model_fails_on_is_reported_and_the_others_go_on() -> None:
+    def fails_on_red(images: NDArray[np.uint8]) -> F32Array:
+        if (images[0, 0, 0] == RED).all():
+            raise ModelContractError("det", "failed", "give another")
+        return _dark(images)
+
+    good, bad = _page((20, 20, 220, 40)), _page()
+    bad[:] = RED
+    errors: list[OcrError] = []
+    engine = _fake(det=fails_on_red)
+    assert len(list(engine.stream([good, bad, good], on_error=errors.append))) == 2
+    assert [str(error) for error in errors] == ["det: failed; give another"]
+    with pytest.raises(ModelContractError):
+        list(engine.stream([good, bad, good]))
+
+
+def test_stream_refuses_options_before_the_first_page() -> None:
+    with pytest.raises(OptionError, match=r"cls\.enabled"):
+        _fake().stream([_page()], options=Options(cls=ClsOptions(enabled=True)))
+    with pytest.raises(OptionError, match="are a DetOptions, not Options"):
+        _fake().read(_page(), DetOptions())  # type: ignore[arg-type]
+
+
+def test_regions_that_nobody_looked_at_are_told() -> None:
+    page = _page(*((20, top, 220, top + 10) for top in range(20, 120, 30)))
+    assert _fake().read(page).warnings == ()
+    result = _fake().read(page, Options(det=DetOptions(max_candidates=3)))
+    assert result.warnings == ("1 possible regions were not looked at; raise det.max_candidates",)
+
+
+def test_a_strip_of_one_pixel_is_bounded() -> None:
+    seen: list[int] = []
+
+    def rec(images: NDArray[np.uint8], content_px: NDArray[np.int32]) -> CtcSteps:
+        seen.append(images.shape[2])
+        return _one_letter(images, content_px)
+
+    _fake(rec=rec).recognize(_page(size=(1, 100_000)))
+    assert sum(seen) < 40_000

@@ -1,7 +1,12 @@
 import ctypes
 import importlib.metadata
 import multiprocessing
+import os
 import pickle
+import subprocess
+import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,6 +70,48 @@ def test_many_threads_share_a_session(tiny_rec: Path) -> None:
         assert set(pool.map(lambda _: _run(session), range(64))) == {expected}
 
 
+@pytest.mark.parametrize(("threads", "at_once"), [(4, 1), (2, 2), (1, 4), (8, 1)])
+def test_large_runs_take_turns(
+    tiny_det: Path, monkeypatch: pytest.MonkeyPatch, threads: int, at_once: int
+) -> None:
+    monkeypatch.setattr(runtime, "usable_threads", lambda: 4)
+    session = Session(tiny_det, RuntimeOptions("cpu", threads=threads))
+    opened = session._opened[os.getpid()]
+    running, most = 0, 0
+    lock = threading.Lock()
+
+    def run(_outputs: object, _feeds: object) -> list[object]:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+        return []
+
+    session._opened[os.getpid()] = opened._replace(session=SimpleNamespace(run=run))
+    large = {"x": np.zeros((1, 3, 400, 400), np.float32)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: session(large), range(16)))
+    assert 1 <= most <= at_once
+
+
+def test_small_runs_do_not_wait_for_each_other(tiny_det: Path) -> None:
+    session = Session(tiny_det, RuntimeOptions("cpu", threads=8))
+    opened = session._opened[os.getpid()]
+    together = threading.Barrier(8, timeout=30)  # broken, and so an error, unless all eight are inside
+
+    def run(_outputs: object, _feeds: object) -> list[object]:
+        together.wait()
+        return []
+
+    session._opened[os.getpid()] = opened._replace(session=SimpleNamespace(run=run))
+    small = {"x": np.zeros((1, 3, 100, 100), np.float32)}
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(lambda _: session(small), range(8)))) == 8
+
+
 def test_a_session_survives_pickling(tiny_rec: Path) -> None:
     session = Session(tiny_rec, CPU)
     assert _run(pickle.loads(pickle.dumps(session))) == _run(session)
@@ -86,6 +133,41 @@ def test_a_forked_child_uses_the_inherited_object(tiny_rec: Path, monkeypatch: p
     monkeypatch.setattr("os.getpid", lambda: -1)
     assert _run(session) == expected
     assert _run(session) == expected
+
+
+LEAVES_NORMALLY = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from ocr_onnx.options import RuntimeOptions
+from ocr_onnx.runtime import Session
+
+session = Session(Path(sys.argv[1]), RuntimeOptions("cpu", threads=2))
+feeds = {"x": np.ones((1, 3, 48, 64), np.float32)}
+session(feeds)
+child = os.fork()
+if child == 0:
+    session(feeds)
+    sys.exit(7)  # runs destructors, unlike the os._exit of multiprocessing
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
+def test_a_forked_child_that_leaves_normally_comes_to_an_end(tiny_rec: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", LEAVES_NORMALLY, str(tiny_rec)], timeout=60, check=False)
+    assert done.returncode == 7
+
+
+def test_a_run_that_fails_names_the_model_and_the_shapes(tiny_rec: Path) -> None:
+    with pytest.raises(ModelContractError, match=r"tiny-rec\.onnx: failed on x \[1, 3, 47, 64\]"):
+        Session(tiny_rec, CPU)({"x": np.ones((1, 3, 47, 64), np.float32)})
+
+
+def test_auto_without_onnxruntime_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    _pretend_installed(monkeypatch)
+    with pytest.raises(DependencyError, match="not installed"):
+        runtime.find_device("auto")
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no model", b"\x08\x08" + b"\x00" * 100])
