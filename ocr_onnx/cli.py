@@ -1,5 +1,6 @@
 """The command line: arguments in, results on stdout, everything else on stderr, an exit code out."""
 
+import importlib.util
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,13 +16,14 @@ import typer
 
 import ocr_onnx
 from ocr_onnx.console import download_progress, page_progress, say
-from ocr_onnx.errors import OcrError, OptionError
+from ocr_onnx.errors import DependencyError, InputError, OcrError, OptionError
 from ocr_onnx.formats import Format, chunks, page_name
 from ocr_onnx.options import ModelOptions
 
 if TYPE_CHECKING:
     from ocr_onnx.config import Config
     from ocr_onnx.data import PageResult
+    from ocr_onnx.model_store import FileStatus, Make, ModelSpec, Progress
 
 # Only typer and what is light is imported up here: numpy, OpenCV and ONNX Runtime cost half a second,
 # which `--help` and a mistyped option need not pay. Rich would double the cost of typer for the help.
@@ -55,6 +58,35 @@ ModelFolder = Annotated[
     typer.Option("--model-dir", metavar="DIR", help="Folder that is searched for models before the cache."),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never download anything.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings on stderr.")]
+AllowUnpinned = Annotated[
+    bool,
+    typer.Option("--allow-unpinned", help="Also download files whose SHA-256 nobody has published."),
+]
+
+
+class RouteChoice(StrEnum):
+    """Values of `export --route`."""
+
+    light = "light"
+    paddle2onnx = "paddle2onnx"
+
+
+class PrecisionChoice(StrEnum):
+    """Values of `export --precision`."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    fp16_storage = "fp16-storage"
+    int8 = "int8"
+
+
+class TargetChoice(StrEnum):
+    """Values of `export --target`."""
+
+    cpu = "cpu"
+    gpu = "gpu"
+    openvino = "openvino"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -178,7 +210,7 @@ def run(
         "input.password": password,
         "input.recursive": recursive or None,
         "input.all_frames": all_frames or None,
-        "cls.enabled": True if cls_model else None,
+        "cls.enabled": True if cls_model and not _sets(assignments, "cls.enabled") else None,
     }
     effective = load(config, assignments or (), flags)
     if not _read_all(inputs, effective, output_format, save_path, workers, quiet):
@@ -192,19 +224,16 @@ def show_config(
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write to FILE instead of standard output.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
 ) -> None:
     """Print the whole effective configuration as YAML, ready for --config."""
-    from ocr_onnx.config import load, to_yaml
+    from ocr_onnx.config import load, save, to_yaml
 
-    text = to_yaml(load(config, assignments or ()))
+    effective = load(config, assignments or ())
     if output is None:
-        typer.echo(text, nl=False)
+        typer.echo(to_yaml(effective), nl=False)
     else:
-        try:
-            output.write_text(text, encoding="utf-8")
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise OptionError(str(output), f"can't be written ({reason})", "give another --output") from error
+        save(effective, output, overwrite=force)
 
 
 @app.command()
@@ -225,6 +254,87 @@ def doctor(
             typer.echo(f"{check.state:6}  {check.topic:8}  {check.name:24}  {check.detail}{remedy}")
     if not healthy:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|DIR|TAR|FILE.onnx",
+            help="Official model or model set, or your own Paddle inference model or PP-OCR ONNX file.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write, ready for --model-dir.")],
+    route: Annotated[
+        RouteChoice, typer.Option(help="light needs no Paddle (but for a legacy inference.pdmodel).")
+    ] = RouteChoice.light,
+    precision: Annotated[
+        PrecisionChoice,
+        typer.Option(
+            help="fp16 computes in half precision, for GPUs; fp16-storage halves the file only; int8 "
+            "multiplies matrices in 8 bits. Each is compared with fp32 and refused if it differs."
+        ),
+    ] = PrecisionChoice.fp32,
+    target: Annotated[
+        TargetChoice | None,
+        typer.Option(help="What the graph is rewritten for. [default: gpu for fp16, otherwise cpu]"),
+    ] = None,
+    stock: Annotated[
+        bool, typer.Option("--stock", help="No rewrites: float input, the graph as converted.")
+    ] = False,
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of an own model. [default: its own]")] = "",
+    dictionary: Annotated[
+        Path | None,
+        typer.Option("--dict", metavar="FILE", help="Dictionary of an own model, one character per line."),
+    ] = None,
+    local_source: Annotated[
+        Path | None,
+        typer.Option(
+            "--source",
+            metavar="DIR",
+            help="Files of the official model NAME, in place of a download; checked against the manifest.",
+        ),
+    ] = None,
+    allow_unpinned: AllowUnpinned = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the result with Paddle, which must be installed.")
+    ] = False,
+    from_onnx: Annotated[
+        bool, typer.Option("--from-onnx", help="It is an ONNX file, whatever its name ends with.")
+    ] = False,
+    offline: Offline = False,
+    quiet: Quiet = False,
+) -> None:
+    """Convert a model to ONNX, faster than stock, and print the path of every file made.
+
+    DIR gets the ONNX file, a manifest.toml with its SHA-256 and a report; nothing if anything fails.
+    """
+    _need_onnx()
+    from ocr_onnx_export import command
+
+    recipe = command.Recipe(
+        route.value,
+        precision.value,
+        target.value if target else None,
+        stock,
+        verify,
+    )
+    with download_progress(quiet=quiet) as progress:
+        access = command.Access(allow_unpinned, offline, progress, None if quiet else _warn)
+        made = command.export(
+            source,
+            out,
+            recipe,
+            access,
+            name=name,
+            dictionary=dictionary,
+            source=local_source,
+            from_onnx=from_onnx,
+        )
+    for published in made:
+        typer.echo(str(published.path))
 
 
 @models_app.command("list")
@@ -248,22 +358,47 @@ def pull_models(
         list[str] | None, typer.Argument(metavar="[SET]...", help="Model sets. [default: mobile]")
     ] = None,
     model_dir: ModelFolder = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    allow_unpinned: AllowUnpinned = False,
+    offline: Offline = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Fetch the models of a set that are not on this machine yet, and print where all of them lie."""
+    """Fetch the models of a set that are not on this machine yet, and print where all of them lie.
+
+    A model that nobody publishes as ONNX is converted here, which needs 'ocr-onnx[export]'.
+    """
     for name in names or [ModelOptions().name]:
-        _print_paths(_model_options(model_dir, name), quiet=quiet)
+        options = _model_options(model_dir, name, offline=offline)
+        _print_paths(options, quiet=quiet, allow_unpinned=allow_unpinned)
 
 
 @models_app.command("verify")
-def verify_models(model_dir: ModelFolder = None) -> None:
+def verify_models(
+    name: Annotated[str | None, typer.Argument(metavar="[SET]", help="Model set. [default: all]")] = None,
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep",
+            help="Also run the golden tensors beside each model and name the first step that differs.",
+        ),
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", help="Device that --deep runs the models on. [default: cpu]"),
+    ] = None,
+    model_dir: ModelFolder = None,
+) -> None:
     """Compare every model file on this machine with the SHA-256 of the manifest."""
     from ocr_onnx import model_store
 
-    statuses = model_store.verify(_model_options(model_dir))
+    if device is not None and not deep:
+        raise OptionError("--device", "is of no use without --deep", "add --deep")
+    statuses = model_store.verify(_model_options(model_dir), name)
     for status in statuses:
         typer.echo(f"{status.state:8}  {status.spec.name:28}  {status.path or ''}".rstrip())
-    if any(status.state in ("corrupt", "unpinned") for status in statuses):
+    passed = all(status.state in ("ok", "missing") for status in statuses)
+    if deep:
+        passed = _verify_deep([one for one in statuses if one.state == "ok"], device or "cpu") and passed
+    if not passed:
         raise typer.Exit(1)
 
 
@@ -287,13 +422,64 @@ def _model_options(folder: str | None, name: str | None = None, *, offline: bool
     return ModelOptions(name=name or ModelOptions().name, folder=folder or "", offline=offline)
 
 
-def _print_paths(options: ModelOptions, *, quiet: bool) -> None:
+def _print_paths(options: ModelOptions, *, quiet: bool, allow_unpinned: bool = False) -> None:
     from ocr_onnx import model_store
 
     with download_progress(quiet=quiet) as progress:
-        files = model_store.resolve(options, progress)
+        make = _maker(progress, offline=options.offline, quiet=quiet, allow_unpinned=allow_unpinned)
+        files = model_store.resolve(options, progress, make)
     for file in (files.det, files.rec, files.cls):
         typer.echo(str(file.path))
+
+
+def _verify_deep(statuses: "Sequence[FileStatus]", device: str) -> bool:
+    """Run the golden tensors of every model, print a line for each step, and tell whether all agree."""
+    from ocr_onnx import golden
+
+    first = None
+    for status in statuses:
+        spec = status.spec
+        steps = golden.check_file(spec.name, spec.stage, status.path, device) if status.path else None
+        if steps is None:
+            typer.echo(f"{'':8}  {spec.name:28}  no golden tensors")
+            continue
+        for step in steps:
+            verdict = "ok" if step.passed else "differs"
+            figures = f"max difference {step.max_abs:.2g}, agreement {100 * step.agreement:.2f} %"
+            truth = f", against {step.truth}" if step.stage == "network" else ""
+            typer.echo(f"{verdict:8}  {step.model:28}  {step.stage:9}  {figures}{truth}")
+        first = first or next((step for step in steps if not step.passed), None)
+    if first is not None:
+        typer.echo(
+            f"first difference: {first.model} at {first.stage}, by {first.max_abs:.2g} from {first.truth}"
+        )
+    return first is None
+
+
+def _need_onnx() -> None:
+    if importlib.util.find_spec("onnx") is None:
+        raise DependencyError("onnx", "is not installed", "install 'ocr-onnx[export]'")
+
+
+def _warn(message: str) -> None:
+    say("warning", message)
+
+
+def _maker(
+    progress: "Progress", *, offline: bool, quiet: bool, allow_unpinned: bool = False
+) -> "Make | None":
+    """Return what converts a model that nobody publishes as ONNX; None where the extra is not installed."""
+    if importlib.util.find_spec("onnx") is None:
+        return None
+
+    def make(spec: "ModelSpec") -> None:
+        from ocr_onnx_export import command
+
+        if not quiet:
+            say("converting", f"{spec.name}, once: no ready ONNX file of it is published")
+        command.make(spec, command.Access(allow_unpinned, offline, progress, None if quiet else _warn))
+
+    return make
 
 
 def _read_all(
@@ -305,6 +491,7 @@ def _read_all(
     quiet: bool,
 ) -> bool:
     """Read every input, write each page's result as it is done, and tell whether all went well."""
+    from ocr_onnx import model_store
     from ocr_onnx.engine import Engine
 
     failed = 0
@@ -314,7 +501,11 @@ def _read_all(
         failed += 1
         say("error", error)
 
+    if save_path is not None:
+        _make_folder(save_path)
     with download_progress(quiet=quiet) as progress:
+        make = _maker(progress, offline=config.models.offline, quiet=quiet)
+        model_store.resolve(config.models, progress, make)
         engine = Engine.load(
             config.models,
             device=config.runtime.device,
@@ -339,11 +530,37 @@ def _read_all(
                 advance(page_name(result))
 
         for chunk in chunks(finished(), output_format, titled=not _is_one_source(inputs)):
-            sys.stdout.write(chunk)
-            sys.stdout.flush()
+            _write(chunk)
     if failed and count + failed > 1:
         say("done", f"{count} {'page' if count == 1 else 'pages'} read, {failed} failed")
     return not failed
+
+
+def _write(chunk: str) -> None:
+    try:
+        sys.stdout.write(chunk)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # the reader has seen enough: typer ends the run
+    except OSError as error:
+        # what stays in the buffer would fail once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(
+            "standard output", f"can't be written ({reason})", "make room, or write elsewhere"
+        ) from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OptionError(str(folder), f"can't be made ({reason})", "give another --save-path") from error
+
+
+def _sets(assignments: Sequence[str] | None, key: str) -> bool:
+    return any(assignment.partition("=")[0].strip() == key for assignment in assignments or ())
 
 
 def _save(result: "PageResult", folder: Path, root: str | None, report: Callable[[OcrError], None]) -> None:

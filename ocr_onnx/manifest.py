@@ -60,13 +60,28 @@ class ModelSource:
 
 
 @dataclass(frozen=True, slots=True)
+class GateResult:
+    """How far a file of lower precision agreed with its float32 original when it was made.
+
+    `measure` is what was compared ("mask IoU", "equal lines"), `mean` and `worst` are over `samples`,
+    from 0 to 1.
+    """
+
+    measure: str
+    samples: int
+    mean: float
+    worst: float
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One model, one file.
 
     `official` is the publisher's name, `sha256` pins the bytes of `file` wherever they come from
     (None: the file has yet to be made by `ocr-onnx export`), `classes` counts the outputs of rec
     (blank and space included) and cls, `urls` are ready ONNX files with that SHA-256 and
-    `sources` what the export stage converts. None means not known.
+    `sources` what the export stage converts. `gate` is there for precisions below fp32. None means
+    not known.
     """
 
     name: str
@@ -83,6 +98,7 @@ class ModelSpec:
     urls: tuple[str, ...] = ()
     sources: tuple[ModelSource, ...] = ()
     input: InputContract | None = None
+    gate: GateResult | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +131,7 @@ class Manifest:
         return next((model for model in self.models if name in (model.name, model.official)), None)
 
     def model(self, name: str) -> ModelSpec:
-        """Return the model called `name`; raises ModelMissingError with the nearest names."""
+        """Return the model called `name`; raises ModelMissingError with the nearest and every name."""
         found = self.find(name)
         if found is None:
             raise _unknown("model", name, [model.name for model in self.models])
@@ -168,6 +184,7 @@ def read_manifest(path: Path) -> Manifest:
 
 def _model(table: "_Table") -> ModelSpec:
     contract = table.table("input")
+    gate = table.table("gate")
     spec = ModelSpec(
         name=table.need("name", str),
         official=table.take("official", str),
@@ -183,6 +200,7 @@ def _model(table: "_Table") -> ModelSpec:
         urls=table.items("urls", str),
         sources=tuple(_source(source) for source in table.tables("source")),
         input=_contract(contract) if contract else None,
+        gate=_gate(gate) if gate else None,
     )
     table.end()
     for url in spec.urls:
@@ -204,6 +222,15 @@ def _contract(table: "_Table") -> InputContract:
     ):
         raise table.invalid(f"needs three shapes of {axes} axes, min <= opt <= max, from 1 up")
     return contract
+
+
+def _gate(table: "_Table") -> GateResult:
+    measure, samples = table.need("measure", str), table.count("samples")
+    mean, worst = table.need("mean", float), table.need("worst", float)
+    table.end()
+    if samples is None or not 0 <= worst <= mean <= 1:
+        raise table.invalid("needs samples, and a worst and a mean agreement, 0 <= worst <= mean <= 1")
+    return GateResult(measure, samples, mean, worst)
 
 
 def _source(table: "_Table") -> ModelSource:
@@ -301,5 +328,7 @@ def _invalid(place: str, problem: str) -> ModelError:
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> ModelMissingError:
-    near = difflib.get_close_matches(name, known, n=3) or sorted(known)
-    return ModelMissingError(f"{kind} {name!r}", "is in no manifest", f"give one of {', '.join(near)}")
+    near = difflib.get_close_matches(name, known, n=1)
+    question = f"did you mean {near[0]}? " if near else ""
+    remedy = f"{question}there are: {', '.join(known) or 'none'}"
+    return ModelMissingError(f"{kind} {name!r}", "is in no manifest", remedy)

@@ -3,7 +3,7 @@
 import functools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -17,6 +17,7 @@ from ocr_onnx.options import ModelOptions
 
 __all__ = [
     "FileStatus",
+    "Make",
     "Manifest",
     "ModelFile",
     "ModelFiles",
@@ -28,13 +29,18 @@ __all__ = [
     "State",
     "cache_dir",
     "embedded_dir",
+    "exported_dir",
     "fetch",
+    "is_offline",
     "load_manifest",
+    "mirror",
     "resolve",
     "verify",
 ]
 
-Place: TypeAlias = Literal["folder", "embedded", "cache"]
+Make: TypeAlias = Callable[[ModelSpec], None]
+"""Makes a model of which no ready file is published and puts it into `exported_dir()`."""
+Place: TypeAlias = Literal["folder", "embedded", "exported", "cache"]
 State: TypeAlias = Literal["ok", "missing", "corrupt", "unpinned"]
 
 MANIFEST_NAME: Final = "manifest.toml"
@@ -44,6 +50,7 @@ _HASH_REMEDY: Final[dict[Place, str]] = {
     "folder": "copy it again, correct the folder's manifest.toml, or name the file itself as an own model "
     "(--det-model, --rec-model) if it is meant to differ",
     "embedded": "reinstall ocr-onnx",
+    "exported": "delete the folder it is in; `ocr-onnx models pull` makes it anew",
     "cache": "run again without offline mode to fetch it anew, or delete it",
 }
 
@@ -89,29 +96,45 @@ class _Shelf:
     manifest: Manifest
 
 
-def resolve(options: ModelOptions, progress: Progress | None = None) -> ModelFiles:
+def resolve(options: ModelOptions, progress: Progress | None = None, make: Make | None = None) -> ModelFiles:
     """Return the three model files that `options` ask for, checked and on this machine.
 
     Each is searched in this order: the own file of the options, `options.folder` (else the folder
-    in OCR_ONNX_MODEL_DIR), the embedded models, the cache, the network. The entries of a
-    manifest.toml in the folder win over ours for the files in it. Offline, by the options or by
-    OCR_ONNX_OFFLINE=1, no socket is opened.
+    in OCR_ONNX_MODEL_DIR), the embedded models, the models made here before, the cache, the
+    network. The entries of a manifest.toml in the folder win over ours for the files in it.
+    `make` is called for a model that has no hash, as nobody publishes a ready file of it; without
+    `make` such a model is an error. Offline, by the options or by OCR_ONNX_OFFLINE=1, no socket is opened.
 
-    Raises ModelMissingError, ModelHashError, DownloadError, or ModelError for a broken manifest.
+    Raises ModelMissingError, ModelHashError, DownloadError, ModelError for a broken manifest, and
+    whatever `make` does.
     """
+    is_offline(options.offline)  # a mistyped variable is an error, also where nothing is missing
     shelves = _shelves(options)
     named = shelves[0].manifest.set_models(options.name)
     own = (_own_file(options.det, "det"), _own_file(options.rec, "rec"), _own_file(options.cls, "cls"))
     dictionary = _own_path(options.dictionary, "dictionary") if options.dictionary else None
     # All three are looked for before the first is downloaded: what can't be had is told at once.
     at_hand = [
-        file or _at_hand(spec, shelves, options.offline) for file, spec in zip(own, named, strict=True)
+        file or _at_hand(spec, shelves, options.offline, can_make=make is not None)
+        for file, spec in zip(own, named, strict=True)
     ]
     det, rec, cls = (
-        file or fetch(_published(spec, shelves), offline=options.offline, progress=progress)
+        file or _obtain(_published(spec, shelves), options, progress, make)
         for file, spec in zip(at_hand, named, strict=True)
     )
     return ModelFiles(det, rec, cls, dictionary)
+
+
+def _obtain(
+    spec: ModelSpec, options: ModelOptions, progress: Progress | None, make: Make | None
+) -> ModelFile:
+    """Make or fetch a model that is not on this machine."""
+    if make is not None and spec.sha256 is None:
+        make(spec)
+        made = _at_hand(spec, _shelves(options), options.offline, can_make=False)
+        if made is not None:
+            return made
+    return fetch(spec, offline=options.offline, progress=progress)
 
 
 def fetch(spec: ModelSpec, *, offline: bool = False, progress: Progress | None = None) -> ModelFile:
@@ -132,13 +155,16 @@ def fetch(spec: ModelSpec, *, offline: bool = False, progress: Progress | None =
     return ModelFile(path, spec, digest)
 
 
-def verify(options: ModelOptions) -> tuple[FileStatus, ...]:
-    """Say of every model in the manifests where its file lies and whether its bytes are right.
+def verify(options: ModelOptions, model_set: str | None = None) -> tuple[FileStatus, ...]:
+    """Say of every model in the manifests, or of one set's, where it lies and whether its bytes are right.
 
-    Only looks: nothing is fetched, removed or raised for a bad file.
+    Only looks: nothing is fetched, removed or raised for a bad file. Raises ModelMissingError for
+    an unknown set.
     """
     shelves = _shelves(options)
-    return tuple(_status(spec, shelves) for spec in shelves[0].manifest.models)
+    manifest = shelves[0].manifest
+    models = manifest.models if model_set is None else manifest.set_models(model_set)
+    return tuple(_status(spec, shelves) for spec in models)
 
 
 def load_manifest() -> Manifest:
@@ -162,19 +188,44 @@ def cache_dir() -> Path:
     return _path(chosen) if chosen else platformdirs.user_cache_path("ocr-onnx") / "models"
 
 
+def exported_dir() -> Path:
+    """Return the folder of the models that were converted on this machine, with their own manifest."""
+    return cache_dir() / "exported"
+
+
+def mirror() -> str | None:
+    """Return the address in OCR_ONNX_MIRROR, without a slash at its end; raises OptionError."""
+    address = os.environ.get("OCR_ONNX_MIRROR")
+    if address and not address.startswith(("https://", "http://")):
+        raise OptionError("OCR_ONNX_MIRROR", f"{address!r} is no http(s) address", "give a folder's address")
+    return address.rstrip("/") if address else None
+
+
+def is_offline(chosen: bool) -> bool:
+    """Tell whether nothing may be downloaded, by an option or by OCR_ONNX_OFFLINE; raises OptionError."""
+    return chosen or _flag("OCR_ONNX_OFFLINE")
+
+
 def _shelves(options: ModelOptions) -> tuple[_Shelf, ...]:
     """Return where to look, in order; the first shelf's manifest knows every model and set."""
     ours = load_manifest()
-    shelves = (_Shelf("embedded", embedded_dir(), ours), _Shelf("cache", cache_dir(), ours))
+    shelves = (
+        _Shelf("embedded", embedded_dir(), ours),
+        _Shelf("exported", exported_dir(), _manifest_in(exported_dir())),
+        _Shelf("cache", cache_dir(), ours),
+    )
     chosen = options.folder or os.environ.get("OCR_ONNX_MODEL_DIR")
     if not chosen:
         return shelves
     folder = _path(chosen)
     if not folder.is_dir():
         raise ModelMissingError(str(folder), "is not a folder", "correct --model-dir or OCR_ONNX_MODEL_DIR")
-    own = folder / MANIFEST_NAME
-    theirs = read_manifest(own) if own.is_file() else Manifest()
-    return (_Shelf("folder", folder, ours.overlaid(theirs)), *shelves)
+    return (_Shelf("folder", folder, ours.overlaid(_manifest_in(folder))), *shelves)
+
+
+def _manifest_in(folder: Path) -> Manifest:
+    path = folder / MANIFEST_NAME
+    return read_manifest(path) if path.is_file() else Manifest()
 
 
 def _found(name: str, shelves: tuple[_Shelf, ...]) -> Iterator[tuple[Place, Path, ModelSpec]]:
@@ -185,12 +236,17 @@ def _found(name: str, shelves: tuple[_Shelf, ...]) -> Iterator[tuple[Place, Path
             yield shelf.place, shelf.folder / spec.file, spec
 
 
-def _at_hand(spec: ModelSpec, shelves: tuple[_Shelf, ...], offline: bool) -> ModelFile | None:
-    """Return the file if it is on this machine, None if it has to be downloaded, or raise if it can't be."""
+def _at_hand(
+    spec: ModelSpec, shelves: tuple[_Shelf, ...], offline: bool, *, can_make: bool
+) -> ModelFile | None:
+    """Return the file if it is on this machine, None if it is to be had, or raise if it can't be."""
     for place, path, pinned in _found(spec.name, shelves):
         if place != "cache":
             return _checked(place, path, pinned)
-    return _cached(_published(spec, shelves), offline)
+    published = _published(spec, shelves)
+    if can_make and published.sha256 is None and not (cache_dir() / published.file).is_file():
+        return None
+    return _cached(published, offline)
 
 
 def _published(spec: ModelSpec, shelves: tuple[_Shelf, ...]) -> ModelSpec:
@@ -201,7 +257,7 @@ def _published(spec: ModelSpec, shelves: tuple[_Shelf, ...]) -> ModelSpec:
 def _cached(spec: ModelSpec, offline: bool) -> ModelFile | None:
     """Return the cache's file, None if it is to be downloaded, or raise if that is not possible."""
     path = cache_dir() / spec.file
-    offline = offline or _flag("OCR_ONNX_OFFLINE")
+    offline = is_offline(offline)
     has_source = spec.sha256 is not None and bool(_urls(spec))
     if path.is_file():
         if offline or not has_source or _digest(path) == spec.sha256:
@@ -209,11 +265,14 @@ def _cached(spec: ModelSpec, offline: bool) -> ModelFile | None:
         return None
     if not has_source:
         problem = "is not on this machine, and no ready ONNX file of it is published"
-        remedy = f"make it with `ocr-onnx export {spec.name} --out DIR`, then add `--model-dir DIR`"
+        remedy = (
+            "install 'ocr-onnx[export]' and let `ocr-onnx models pull` convert its set, or make it elsewhere "
+            f"with `ocr-onnx export {spec.name} --out DIR` and add `--model-dir DIR`"
+        )
         raise ModelMissingError(spec.name, problem, remedy)
     if offline:
-        problem = "is not on this machine, and offline mode forbids to download it"
-        remedy = f"run once without offline mode, or copy {spec.file} to a folder and add `--model-dir DIR`"
+        problem = "is not on this machine, and may not be downloaded here"
+        remedy = f"run `ocr-onnx models pull` for its set, or copy {spec.file} to a folder for --model-dir"
         raise ModelMissingError(spec.name, problem, remedy)
     return None
 
@@ -287,12 +346,8 @@ def _digest_of_state(path: Path, size_bytes: int, mtime_ns: int) -> str:  # noqa
 
 
 def _urls(spec: ModelSpec) -> tuple[str, ...]:
-    mirror = os.environ.get("OCR_ONNX_MIRROR")
-    if not mirror:
-        return spec.urls
-    if not mirror.startswith(("https://", "http://")):
-        raise OptionError("OCR_ONNX_MIRROR", f"{mirror!r} is no http(s) address", "give a folder's address")
-    return (f"{mirror.rstrip('/')}/{spec.file}",)
+    base = mirror()
+    return (f"{base}/{spec.file}",) if base else spec.urls
 
 
 def _flag(variable: str) -> bool:

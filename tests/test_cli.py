@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ocr_onnx import cli, console, doctor, engine, model_store, runtime, threads
+from ocr_onnx import cli, console, detect, doctor, engine, model_store, runtime, threads
 from ocr_onnx.config import Config, load
 from ocr_onnx.data import PageResult, TextLine
 from ocr_onnx.errors import InputError, ModelMissingError, OcrError
@@ -96,6 +97,7 @@ class FakeEngine:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     fake = FakeEngine()
     monkeypatch.setattr(engine, "Engine", fake)
+    monkeypatch.setattr(model_store, "resolve", lambda *_: None)
     return fake
 
 
@@ -126,6 +128,7 @@ def test_help_imports_nothing_heavy_either() -> None:
         ("run",),
         ("config",),
         ("doctor",),
+        ("export",),
         ("models",),
         ("models", "list"),
         ("models", "pull"),
@@ -308,12 +311,34 @@ def test_save_path_gets_json_and_picture_of_every_page(run: Run, tmp_path: Path)
 
 @pytest.mark.usefixtures("fake")
 def test_a_page_that_cant_be_saved_is_reported_and_the_others_are_done(run: Run, tmp_path: Path) -> None:
-    file = tmp_path / "taken"
-    file.touch()
-    outcome = run("run", "a.png", "b.png", "--save-path", file)
+    (tmp_path / "a.png.json").mkdir()
+    outcome = run("run", "a.png", "b.png", "--save-path", tmp_path)
     assert outcome.code == 1
-    assert outcome.err.count("error: ") == 2
+    assert outcome.err.count("error: ") == 1
     assert "b\n" in outcome.out
+    assert (tmp_path / "b.png.json").is_file()
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_folder_to_save_to_that_cant_be_made_is_told_before_any_page_is_read(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").touch()
+    outcome = run("run", "a.png", "--save-path", tmp_path / "taken")
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert "taken: can't be made" in outcome.err
+
+
+def test_standard_output_that_is_full_is_one_line() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    command = [sys.executable, "-c", "from ocr_onnx.cli import main; main()", "run", str(DEMO)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: standard output: can't be written")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.usefixtures("fake")
@@ -448,10 +473,22 @@ def test_config_writes_a_file_that_reads_back_equal(run: Run, tmp_path: Path) ->
 
 
 def test_config_that_cant_be_written_says_so(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "no").write_text("a file, no folder")
     outcome = run("config", "--output", tmp_path / "no" / "ocr.yaml")
     assert outcome.code == 2
-    assert outcome.err.endswith("can't be written (no such file or directory); give another --output\n")
+    assert re.search(r"can't be written \(.+\); give a path you may write to\n$", outcome.err)
     assert outcome.err.count("\n") == 1
+
+
+def test_config_replaces_a_file_only_by_force(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "ocr.yaml"
+    file.write_text("# mine\n")
+    outcome = run("config", "--output", file)
+    assert outcome.code == 2
+    assert outcome.err.endswith("exists already; give another --output, or --force to replace it\n")
+    assert file.read_text() == "# mine\n"
+    assert run("config", "--set", "input.dpi=72", "--output", file, "--force") == (0, "", "")
+    assert load(file).input.dpi == 72
 
 
 # models
@@ -495,7 +532,10 @@ def test_models_path_prints_the_cache(run: Run, cache: Path) -> None:
 def test_an_unknown_set_is_named(run: Run) -> None:
     outcome = run("models", "pull", "mobil")
     assert outcome.code == 1
-    assert outcome.err == "error: model set 'mobil': is in no manifest; give one of mobile\n"
+    assert outcome.err == (
+        "error: model set 'mobil': is in no manifest; "
+        "did you mean mobile? there are: mobile, server, svtrv2, repsvtr\n"
+    )
 
 
 def test_a_set_without_ready_files_names_the_export_command(run: Run) -> None:
@@ -513,6 +553,49 @@ def test_models_verify_finds_a_corrupted_file(run: Run, tmp_path: Path) -> None:
     outcome = run("models", "verify", "--model-dir", folder)
     assert outcome.code == 1
     assert re.search(r"^corrupt +ppocrv4-mobile-rec +.*ppocrv4-mobile-rec.onnx$", outcome.out, re.MULTILINE)
+
+
+def test_models_verify_deep_runs_every_step(run: Run) -> None:
+    outcome = run("models", "verify", "mobile", "--deep", "--device", "cpu")
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    assert "server" not in outcome.out
+    assert all(line.startswith("ok ") for line in lines)
+    assert [line.split()[1:3] for line in lines[3:6]] == [
+        ["ppocrv4-mobile-det", step] for step in ("resize", "network", "decode")
+    ]
+    assert "against paddlepaddle 3.2.2" in lines[4]
+
+
+def test_models_verify_deep_names_the_first_step_that_differs(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detect, "MIN_SIDE_PX", 1000)  # no box is long enough
+    outcome = run("models", "verify", "mobile", "--deep")
+    assert outcome.code == 1
+    assert re.search(r"^differs +ppocrv4-mobile-det +decode +max difference inf, ", outcome.out, re.MULTILINE)
+    assert re.search(r"^ok +ppocrv4-mobile-rec +decode ", outcome.out, re.MULTILINE)
+    last = outcome.out.splitlines()[-1]
+    assert last.startswith("first difference: ppocrv4-mobile-det at decode, by inf from paddlepaddle 3.2.2")
+
+
+def test_models_verify_deep_says_where_there_are_no_golden_tensors(run: Run, tmp_path: Path) -> None:
+    name = "ppocrv4-mobile-rec"
+    shutil.copy(model_store.embedded_dir() / f"{name}.onnx", tmp_path)
+    outcome = run("models", "verify", "mobile", "--deep", "--model-dir", tmp_path)
+    assert outcome.code == 0
+    assert re.search(rf"^ +{name} +no golden tensors$", outcome.out, re.MULTILINE)
+    (tmp_path / f"{name}.golden.npz").write_bytes(b"damaged")
+    outcome = run("models", "verify", "mobile", "--deep", "--model-dir", tmp_path)
+    assert outcome.code == 1
+    assert "is no intact file of golden tensors" in outcome.err
+    assert "export the model again" in outcome.err
+
+
+def test_models_verify_takes_a_device_with_deep_only(run: Run) -> None:
+    assert run("models", "verify", "--deep", "--device", "abacus").code == 2
+    outcome = run("models", "verify", "--device", "cpu")
+    assert (outcome.code, outcome.err) == (2, "error: --device: is of no use without --deep; add --deep\n")
 
 
 # doctor

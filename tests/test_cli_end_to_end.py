@@ -108,6 +108,12 @@ def test_the_demo_page(run: Run, tmp_path: Path) -> None:
         assert drawn.size == (page.width * 2, page.height)
 
 
+def test_a_classifier_that_is_switched_off_is_not_switched_on(run: Run) -> None:
+    outcome = run(DEMO, "--cls-model", model("cls"), "--set", "cls.enabled=false")
+    assert outcome.code == 2
+    assert "models.cls" in outcome.err
+
+
 def test_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(DEMO.read_bytes())))
     outcome = run("-", "--format", "jsonl", "--cls-model", model("cls"))

@@ -139,9 +139,13 @@ def test_unknown_names_list_the_nearest(tmp_path: Path) -> None:
     manifest = read(tmp_path, with_stages("det", "rec", "cls") + SET)
     with pytest.raises(ModelMissingError, match="is in no manifest") as caught:
         manifest.set_models("onw")
-    assert caught.value.remedy == "give one of own"
-    with pytest.raises(ModelMissingError, match="give one of own-det"):
+    assert caught.value.remedy == "did you mean own? there are: own"
+    with pytest.raises(ModelMissingError, match=r"mean own-det\? there are: own-det, own-rec, own-cls$"):
         manifest.model("own-dett")
+    with pytest.raises(ModelMissingError, match=r"is in no manifest; there are: own$"):
+        manifest.set_models("zzzzzz")
+    with pytest.raises(ModelMissingError, match=r"is in no manifest; there are: none$"):
+        Manifest().set_models("own")
 
 
 def test_a_set_of_wrong_stages(tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ def test_what_can_not_be_had_is_told_before_any_download(store: Path, network: N
 
 @pytest.mark.usefixtures("store")
 def test_an_unknown_set() -> None:
-    with pytest.raises(ModelMissingError, match="give one of mobile"):
+    with pytest.raises(ModelMissingError, match=r"did you mean mobile\? there are: mobile, big, "):
         resolve(ModelOptions("mobil"))
 
 
@@ -446,7 +446,7 @@ def test_a_file_is_hashed_once_until_it_changes(folder: Path, monkeypatch: pytes
 
 @pytest.mark.usefixtures("store", "no_socket")
 def test_offline_by_option(network: Network) -> None:
-    with pytest.raises(ModelMissingError, match="offline mode forbids") as caught:
+    with pytest.raises(ModelMissingError, match="may not be downloaded") as caught:
         resolve(ModelOptions("big", offline=True))
     assert "--model-dir" in caught.value.remedy
     assert network.asked == []
@@ -454,7 +454,7 @@ def test_offline_by_option(network: Network) -> None:
 
 @pytest.mark.usefixtures("no_socket")
 def test_offline_with_the_real_downloader() -> None:
-    with pytest.raises(ModelMissingError, match="offline mode forbids"):
+    with pytest.raises(ModelMissingError, match="may not be downloaded"):
         resolve(ModelOptions("server", offline=True))
 
 
@@ -467,7 +467,7 @@ def test_offline_by_environment(
 ) -> None:
     monkeypatch.setenv("OCR_ONNX_OFFLINE", value)
     if off:
-        with pytest.raises(ModelMissingError, match="offline mode forbids"):
+        with pytest.raises(ModelMissingError, match="may not be downloaded"):
             resolve(ModelOptions("big"))
     else:
         resolve(ModelOptions("big"))
@@ -572,3 +572,69 @@ def test_errors_are_one_line() -> None:
     with pytest.raises(ModelMissingError) as caught:
         fetch(spec, offline=True)
     assert re.fullmatch(r"lonely-rec: .*export lonely-rec --out DIR.*", str(caught.value))
+
+
+# ---------------------------------------------------------------------------- models made here
+
+
+def made_here(spec: ModelSpec) -> None:
+    folder = model_store.exported_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "made.onnx").write_bytes(b"made here")
+    text = entry(spec.name, content=b"made here").replace(f"{spec.name}.onnx", "made.onnx")
+    (folder / "manifest.toml").write_text(text)
+
+
+@pytest.mark.usefixtures("store", "no_socket")
+def test_a_model_that_nobody_publishes_is_made_once() -> None:
+    asked: list[str] = []
+
+    def make(spec: ModelSpec) -> None:
+        asked.append(spec.name)
+        made_here(spec)
+
+    for _ in range(2):
+        files = resolve(ModelOptions("new"), make=make)
+        assert (files.rec.path, files.rec.sha256) == (
+            cache_dir() / "exported/made.onnx",
+            sha256(b"made here"),
+        )
+    assert resolve(ModelOptions("new")).rec.path == files.rec.path
+    assert asked == ["new-rec"]
+    assert [(one.state, one.place) for one in verify(ModelOptions()) if one.spec.name == "new-rec"] == [
+        ("ok", "exported")
+    ]
+
+
+@pytest.mark.usefixtures("store")
+def test_only_what_can_not_be_downloaded_is_made(network: Network) -> None:
+    def make(spec: ModelSpec) -> NoReturn:
+        raise AssertionError(spec.name)
+
+    resolve(ModelOptions("big"), make=make)
+    assert len(network.asked) == 2
+
+
+@pytest.mark.usefixtures("store")
+def test_an_own_file_needs_no_making(folder: Path) -> None:
+    own = folder / "my-rec.onnx"
+    own.write_bytes(b"my own")
+
+    def make(spec: ModelSpec) -> NoReturn:
+        raise AssertionError(spec.name)
+
+    assert resolve(ModelOptions("new", rec=str(own)), make=make).rec.path == own
+
+
+@pytest.mark.usefixtures("store")
+def test_a_model_made_here_that_was_damaged() -> None:
+    made_here(load_manifest().model("new-rec"))
+    (model_store.exported_dir() / "made.onnx").write_bytes(b"damaged")
+    with pytest.raises(ModelHashError, match="makes it anew"):
+        resolve(ModelOptions("new"))
+
+
+@pytest.mark.usefixtures("store")
+def test_making_that_makes_nothing_is_told() -> None:
+    with pytest.raises(ModelMissingError, match=r"install 'ocr-onnx\[export\]'.*ocr-onnx export new-rec"):
+        resolve(ModelOptions("new"), make=lambda _: None)

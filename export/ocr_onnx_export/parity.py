@@ -99,6 +99,24 @@ def compare(
     return describe(source, stage, candidates, model=model, versions=tool.versions(), comparisons=comparisons)
 
 
+def compare_onnx(
+    original: Path, changed: Path, stage: Stage, grid: Sequence[tuple[int, int, int]], name: str
+) -> list[Comparison]:
+    """Run an ONNX file and what was made of it over `grid` on drawn text.
+
+    Not on noise: there a decision may lie so near its threshold that rounding turns it.
+
+    Raises
+    ------
+    ConversionError
+        Their outputs have other shapes.
+    """
+    inputs = [sample for sample in samples(grid) if sample.kind == "text"]
+    images = [sample.images for sample in inputs]
+    answers = (onnx_runner(path, stage)(images) for path in (original, changed))
+    return [_compare_one(name, stage, *each) for each in zip(inputs, *answers, strict=True)]
+
+
 def describe(
     source: Source,
     stage: Stage,
@@ -114,13 +132,15 @@ def describe(
         model=model or source.name,
         stage=stage,
         source_sha256={path.name: _sha256(path) for path in files},
-        candidates={
-            name: {"file": path.name, "size_bytes": path.stat().st_size, "sha256": _sha256(path)}
-            for name, path in candidates.items()
-        },
+        candidates={name: file_facts(path) for name, path in candidates.items()},
         versions={**(versions or {}), **installed_wheels(), "python": platform.python_version()},
         comparisons=tuple(comparisons),
     )
+
+
+def file_facts(path: Path) -> dict[str, str | int]:
+    """Return a file's name, size and hash, as a report lists them."""
+    return {"file": path.name, "size_bytes": path.stat().st_size, "sha256": _sha256(path)}
 
 
 def samples(grid: Sequence[tuple[int, int, int]], seed: int = 0) -> list[Sample]:

@@ -6,20 +6,30 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ocr_onnx.errors import ModelError
-from ocr_onnx.manifest import InputContract, Manifest, ModelSet, ModelSource, ModelSpec, Stage, read_manifest
+from ocr_onnx.manifest import (
+    GateResult,
+    InputContract,
+    Manifest,
+    ModelSet,
+    ModelSource,
+    ModelSpec,
+    Stage,
+    read_manifest,
+)
 from ocr_onnx.options import RuntimeOptions
 from ocr_onnx.runtime import Session
-from ocr_onnx_export.finish import OPSET
+from ocr_onnx_export.report import Report
 from ocr_onnx_export.routes import Converted
 
 MANIFEST_FILE = "manifest.toml"
 REPORTS_FOLDER = "reports"
-HEADER = "# Written by `ocr-onnx export`, in the form of the manifest that ocr-onnx carries.\n"
+AUTHOR = "# Written by `ocr-onnx export`"
+HEADER = f"{AUTHOR}, in the form of the manifest that ocr-onnx carries.\n"
 # (N, H, W): the least, the usual and the most, which bound TensorRT's engines as well
 SHAPES: Mapping[Stage, tuple[tuple[int, int, int], ...]] = {
     "det": ((1, 32, 32), (1, 736, 736), (1, 4000, 4000)),
@@ -29,32 +39,67 @@ SHAPES: Mapping[Stage, tuple[tuple[int, int, int], ...]] = {
 UNSTATED = "not stated"
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What an export wrote: the ONNX file, its manifest entry, and its report."""
+
+    path: Path
+    spec: ModelSpec
+    report: Report
+
+
 def file_name(text: str) -> str:
     """Return a plain lower-case name made of `text`: "PP-OCRv4_mobile_det" gives "pp-ocrv4-mobile-det"."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "model"
 
 
+def lay_out(
+    stage: Path, out: Path, product: Converted, spec: ModelSpec, report: Report, *, own: bool
+) -> Published:
+    """Write file, report and manifest into `stage`, from where `staging` moves them into `out`.
+
+    `own`: the model is no manifest's, so that it comes with a set of its own name.
+    """
+    (stage / spec.file).write_bytes(product.data)
+    reports = stage / REPORTS_FOLDER
+    reports.mkdir()
+    stem = product.label.name
+    (reports / f"{stem}.json").write_text(report.to_json(), encoding="utf-8")
+    (reports / f"{stem}.md").write_text(report.to_markdown(), encoding="utf-8")
+    manifest = updated_manifest(out, spec, set_with(spec) if own else None)
+    (stage / MANIFEST_FILE).write_text(manifest, encoding="utf-8")
+    return Published(out / spec.file, spec, report)
+
+
 def describe_model(
-    converted: Converted, path: Path, known: ModelSpec | None = None, precision: str = "fp32"
+    converted: Converted,
+    path: Path,
+    name: str,
+    *,
+    known: ModelSpec | None = None,
+    precision: str = "fp32",
+    gate: GateResult | None = None,
 ) -> ModelSpec:
     """Return the manifest entry for the file at `path`; what `known` says of licence and sources is kept."""
     label = converted.label
     session = Session(path, RuntimeOptions())
-    name, shape = session.inputs[0].name, session.inputs[0].shape
+    input_name, shape = session.inputs[0].name, session.inputs[0].shape
     layout = "NHWC" if shape[-1] == 3 else "NCHW"
     shapes = [(n, h, w, 3) if layout == "NHWC" else (n, 3, h, w) for n, h, w in SHAPES[label.stage]]
-    base = known or ModelSpec(label.name, label.stage, path.name, license=UNSTATED)
+    base = known or ModelSpec(name, label.stage, path.name, license=UNSTATED)
     return replace(
         base,
+        name=name,
         file=path.name,
         sha256=hashlib.sha256(converted.data).hexdigest(),
         size_bytes=len(converted.data),
         origin=f"{label.source}, converted with {label.converter}",
         precision=precision,
-        opset=OPSET,
+        opset=converted.opset,
         classes=converted.classes,
         urls=(),
-        input=InputContract(name, layout, "BGR", *shapes),
+        input=InputContract(input_name, layout, "BGR", *shapes),
+        gate=gate,
     )
 
 
@@ -73,8 +118,10 @@ def staging(out: Path) -> Iterator[Path]:
     Raises
     ------
     ModelError
-        `out` can't be written: no permission, a full disk, a file of that name.
+        `out` can't be written (no permission, a full disk, a file of that name), or its manifest is
+        not one of ours, which would lose its comments.
     """
+    _check_author(out / MANIFEST_FILE)
     existed = out.exists()
     stage: Path | None = None
     try:
@@ -108,13 +155,33 @@ def to_toml(manifest: Manifest) -> str:
     return "\n".join([HEADER, *map(_model_block, manifest.models), *sets])
 
 
+def _check_author(manifest: Path) -> None:
+    try:
+        ours = manifest.read_bytes().startswith(AUTHOR.encode())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ModelError(
+            str(manifest), f"can't be read ({reason})", "give --out a folder that you may write to"
+        ) from error
+    if not ours:
+        raise ModelError(
+            str(manifest),
+            "was not written by `ocr-onnx export` and is not overwritten",
+            "give --out another folder and copy from there what you need",
+        )
+
+
 def _model_block(model: ModelSpec) -> str:
     facts = {field.name: getattr(model, field.name) for field in fields(model)}
     text = "[[model]]\n" + _lines(
-        {key: value for key, value in facts.items() if key not in ("input", "sources")}
+        {key: value for key, value in facts.items() if key not in ("input", "gate", "sources")}
     )
     if model.input is not None:
         text += "\n[model.input]\n" + _lines(asdict(model.input))
+    if model.gate is not None:
+        text += "\n[model.gate]\n" + _lines(asdict(model.gate))
     return text + "".join(_source_block(source) for source in model.sources)
 
 
@@ -125,11 +192,12 @@ def _source_block(source: ModelSource) -> str:
 
 def _lines(values: Mapping[str, Any]) -> str:
     """Write a table's entries; None and an empty list are left out."""
-    return "".join(f"{key} = {_value(value)}\n" for key, value in values.items() if value not in (None, ()))
+    said = {key: value for key, value in values.items() if value is not None and value != ()}
+    return "".join(f"{key} = {_value(value)}\n" for key, value in said.items())
 
 
-def _value(value: str | int | Sequence[str] | Sequence[int]) -> str:
-    if isinstance(value, int):
+def _value(value: str | float | Sequence[str] | Sequence[int]) -> str:
+    if isinstance(value, int | float):
         return str(value)
     if not isinstance(value, str):
         return f"[{', '.join(map(_value, value))}]"

@@ -41,7 +41,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All comparisons of one model, and what it takes to repeat them."""
+    """All comparisons of one model, and what it takes to repeat them.
+
+    `reference` is what the files were compared with: Paddle, or the ONNX file that was rewritten.
+    """
 
     model: str
     stage: Stage
@@ -49,6 +52,7 @@ class Report:
     candidates: Mapping[str, Mapping[str, str | int]]
     versions: Mapping[str, str]
     comparisons: tuple[Comparison, ...]
+    reference: str = "Paddle"
 
     @property
     def passed(self) -> bool:
@@ -79,13 +83,14 @@ class Report:
             f"With {versions}.\n",
         ]
         if self.comparisons:
-            parts.append("\n".join([*TABLE_HEAD, *map(_row, self.comparisons)]) + "\n")
+            head = [line.replace("Paddle", self.reference) for line in TABLE_HEAD]
+            parts.append("\n".join([*head, *map(_row, self.comparisons)]) + "\n")
         return "\n".join(parts)
 
     def _verdict(self) -> str:
         if not self.comparisons:
             return "not compared with Paddle (give `--verify` in an environment with Paddle)"
-        word = "equal to Paddle" if self.passed else "NOT equal to Paddle"
+        word = f"equal to {self.reference}" if self.passed else f"NOT equal to {self.reference}"
         return f"{word} (limits: {MAX_ABS_DIFFERENCE:g} anywhere, full agreement)"
 
 

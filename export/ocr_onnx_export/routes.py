@@ -12,7 +12,7 @@ from ocr_onnx.errors import ModelContractError
 from ocr_onnx.manifest import Stage
 from ocr_onnx_export import pdiparams, pir
 from ocr_onnx_export.errors import ConversionError
-from ocr_onnx_export.finish import Label, finish, to_bytes
+from ocr_onnx_export.finish import OPSET, Label, finish, to_bytes
 from ocr_onnx_export.paddle_route import PaddleTool
 from ocr_onnx_export.sources import Source, check_dictionary
 from ocr_onnx_export.translate import translate
@@ -26,11 +26,16 @@ STAGE_OF_RANK: dict[int, Stage] = {4: "det", 3: "rec", 2: "cls"}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Converted:
-    """An ONNX file's bytes and what it says about itself. `classes` is None for det."""
+    """An ONNX file's bytes and what it says about itself. `classes` is None for det.
+
+    `plain` are the bytes before rewriting, None where nothing was rewritten.
+    """
 
     data: bytes
     label: Label
     classes: int | None
+    opset: int = OPSET
+    plain: bytes | None = None
 
 
 def convert_source(
@@ -57,6 +62,7 @@ def convert_source(
     stage, classes = _stage_and_classes(model, source)
     label = Label(name, stage, source.name, converter, source.dictionary if stage == "rec" else ())
     model = finish(model, label)
+    plain = None if rewrite is None else to_bytes(model)
     if rewrite is not None:
         model = rewrite(model, stage)
     data = to_bytes(model)
@@ -67,7 +73,7 @@ def convert_source(
         raise ConversionError(
             str(source.program), f"converts to invalid ONNX ({reason})", "try the other --route"
         ) from error
-    return Converted(data, label, classes)
+    return Converted(data, label, classes, plain=plain)
 
 
 def _by_paddle(source: Source) -> tuple[onnx.ModelProto, str]:

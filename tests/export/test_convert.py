@@ -51,6 +51,7 @@ def test_export_of_a_fine_tuned_model(rec_folder: Path, tmp_path: Path) -> None:
     published = convert(rec_folder, out)
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == {
         "manifest.toml",
+        "my-rec.golden.npz",
         "my-rec.onnx",
         "reports/my-rec.json",
         "reports/my-rec.md",
@@ -190,7 +191,12 @@ def test_failure_leaves_an_older_export_alone(rec_folder: Path, tmp_path: Path) 
     with pytest.raises(ConversionError):
         convert(rec_folder, out)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    assert {path.name for path in out.iterdir()} == {"manifest.toml", "my-rec.onnx", "reports"}
+    assert {path.name for path in out.iterdir()} == {
+        "manifest.toml",
+        "my-rec.golden.npz",
+        "my-rec.onnx",
+        "reports",
+    }
 
 
 def test_disk_full(rec_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

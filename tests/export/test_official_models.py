@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from ocr_onnx.model_store import embedded_dir
 from ocr_onnx_export import parity, pir
 from ocr_onnx_export.routes import convert_source
 from ocr_onnx_export.sources import Source, read_source
@@ -84,13 +83,3 @@ def test_both_routes_agree_with_paddle(name: str, tmp_path: Path) -> None:
     stage = converted.label.stage
     report = parity.compare(source, stage, candidates, parity.QUICK_GRID[stage], model=name)
     assert report.passed, report.to_markdown()
-
-
-@needs_models
-@pytest.mark.export
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("name", "embedded"), EMBEDDED.items())
-def test_embedded_models_can_be_made_again_byte_for_byte(name: str, embedded: str) -> None:
-    pytest.importorskip("paddle2onnx", reason="Paddle2ONNX is not installed (dependency group `paddle`)")
-    converted = convert_source(read_source(MODELS / "paddle" / name), embedded, route="paddle2onnx")
-    assert converted.data == (embedded_dir() / f"{embedded}.onnx").read_bytes()
