@@ -7,16 +7,26 @@ import cv2
 import numpy as np
 
 from ocr_onnx.data import F32Array, ImageBgr, Point, Quad
+from ocr_onnx.geometry import min_area_quad
 from ocr_onnx.options import CropOptions
+
+
+def rectangles(quads_px: F32Array) -> F32Array:
+    """Fit a rectangle around each quad (N, 4, 2), whole pixels rounded towards zero.
+
+    PaddleX's `get_minarea_rect_crop` does so before it cuts: detected quads are rectangles whose
+    corners were rounded, and a pixel matters for small text.
+    """
+    fitted = [min_area_quad(quad)[0] for quad in quads_px.astype(np.int32)]
+    return np.array(fitted, dtype=np.float32).reshape(-1, 4, 2)
 
 
 def cut(page: ImageBgr, quads_px: F32Array, options: CropOptions) -> list[ImageBgr]:
     """Cut each quad (N, 4, 2) out of the page, as N images (h, w, 3) uint8 BGR of their own sizes.
 
-    The quad itself is mapped to a rectangle, as in PaddleOCR's `get_rotate_crop_image`; PaddleX fits
-    a rectangle around it first, which moves an edge by a pixel at most. A crop at least `turn_ratio`
-    times as high as wide holds text that runs downwards and is turned a quarter counter-clockwise.
-    No side is shorter than 1 px.
+    As PaddleOCR's `get_rotate_crop_image`: the quad is mapped to an upright rectangle. A crop at
+    least `turn_ratio` times as high as wide holds text that runs downwards and is turned a quarter
+    counter-clockwise. No side is shorter than 1 px.
     """
     return [_cut_one(page, quad, options.turn_ratio) for quad in quads_px.astype(np.float32)]
 

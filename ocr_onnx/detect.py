@@ -13,6 +13,7 @@ import pyclipper
 from numpy.typing import NDArray
 
 from ocr_onnx.data import Detections, F32Array, ImageBgr
+from ocr_onnx.geometry import min_area_quad
 from ocr_onnx.options import DetOptions
 
 Infer: TypeAlias = Callable[[NDArray[np.uint8]], F32Array]
@@ -106,7 +107,7 @@ def postprocess(prob_map: F32Array, page_size_wh: tuple[int, int], options: DetO
     if options.box_type == "quad":
         quads = np.array(outlines, dtype=np.float32).reshape(-1, 4, 2)
         return Detections(quads, scores, unseen=unseen)
-    quads = np.array([_min_area_quad(outline)[0] for outline in outlines], dtype=np.float32).reshape(-1, 4, 2)
+    quads = np.array([min_area_quad(outline)[0] for outline in outlines], dtype=np.float32).reshape(-1, 4, 2)
     return Detections(quads, scores, outlines, unseen)
 
 
@@ -115,7 +116,7 @@ def _quads(
 ) -> Iterator[tuple[F32Array, float]]:
     """Yield each contour's unclipped quad (4, 2) in map pixels and its score."""
     for contour in contours:
-        quad, short_side = _min_area_quad(contour)
+        quad, short_side = min_area_quad(contour)
         if short_side < MIN_SIDE_PX:
             continue
         inside = quad if options.score_mode == "fast" else contour.reshape(-1, 2)
@@ -125,7 +126,7 @@ def _quads(
         grown = _unclip(quad, options.unclip_ratio)
         if grown is None:
             continue
-        quad, short_side = _min_area_quad(grown)
+        quad, short_side = min_area_quad(grown)
         if short_side >= MIN_SIDE_PX + 2:
             yield quad, score
 
@@ -145,22 +146,8 @@ def _polygons(
         if score < options.box_thresh:
             continue
         grown = _unclip(outline.astype(np.float32), options.unclip_ratio)
-        if grown is not None and _min_area_quad(grown)[1] >= MIN_SIDE_PX + 2:
+        if grown is not None and min_area_quad(grown)[1] >= MIN_SIDE_PX + 2:
             yield grown, score
-
-
-def _min_area_quad(points: "cv2.typing.MatLike") -> tuple[F32Array, float]:
-    """Return the smallest rectangle around points, clockwise from top left, and its shorter side.
-
-    The two leftmost corners are the left edge; on either edge the upper corner comes first.
-    """
-    rectangle = cv2.minAreaRect(points)
-    corners = np.asarray(cv2.boxPoints(rectangle), dtype=np.float32)
-    by_x = corners[np.argsort(corners[:, 0], kind="stable")]
-    left, right = by_x[:2], by_x[2:]
-    top_left, bottom_left = left if left[1, 1] > left[0, 1] else left[::-1]
-    top_right, bottom_right = right if right[1, 1] > right[0, 1] else right[::-1]
-    return np.array([top_left, top_right, bottom_right, bottom_left], dtype=np.float32), min(rectangle[1])
 
 
 def _mean_inside(prob_map: F32Array, outline: NDArray[np.generic]) -> float:

@@ -166,7 +166,7 @@ class Engine:
 
     def _read_page(self, page: Page, options: Options) -> PageResult:
         found, scaled = self._detect(page.image, options)
-        images = crop.cut(page.image, found.quads_px, options.crop)
+        images = crop.cut(page.image, crop.rectangles(found.quads_px), options.crop)
         angles = self._angles(images, options)
         upright = [classify.upright(image, angle) for image, angle in zip(images, angles, strict=True)]
         texts = recognize.read_lines(upright, self.rec, self.charset, options.rec)

@@ -163,3 +163,23 @@ def test_points_become_plain_numbers() -> None:
     assert {type(value) for point in crop.as_quad(quad) for value in point} == {float}
     with pytest.raises(ValueError, match="unpack"):
         crop.as_quad(quad[:3])
+
+
+@some
+@given(st.integers(20, 180), st.integers(20, 180), st.integers(6, 60), st.integers(6, 60), st.floats(-40, 40))
+def test_rectangles_refit_what_rounding_bent(x: int, y: int, w: int, h: int, angle: float) -> None:
+    exact = cv2.boxPoints(((float(x), float(y)), (float(w), float(h)), angle))
+    by_x = sorted(exact.tolist())
+    (a, d), (b, c) = (sorted(pair, key=lambda corner: corner[1]) for pair in (by_x[:2], by_x[2:]))
+    rounded = np.round(np.array([a, b, c, d], np.float32))
+    before = rounded.copy()
+    (fitted,) = crop.rectangles(rounded[None])
+    np.testing.assert_array_equal(rounded, before)
+    edges = fitted - np.roll(fitted, -1, axis=0)
+    corners = (edges * np.roll(edges, -1, axis=0)).sum(axis=1)
+    np.testing.assert_allclose(corners, 0, atol=0.05)  # right angles again
+    assert np.abs(fitted - rounded).max() < 3.0
+
+
+def test_rectangles_of_nothing() -> None:
+    assert crop.rectangles(np.empty((0, 4, 2), np.float32)).shape == (0, 4, 2)
