@@ -1,6 +1,8 @@
-"""Tiny ONNX models that the tests share: no weights, no network."""
+"""What the tests share: tiny ONNX models without weights, and the command line as a call."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import hypothesis
 import numpy as np
@@ -8,11 +10,38 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from ocr_onnx import cli
+
 # The same examples on every run and every machine: a failure is one for everybody.
 hypothesis.settings.register_profile("repeatable", derandomize=True, database=None)
 hypothesis.settings.load_profile("repeatable")
 
 CHARACTERS = "ab"  # of the tiny rec model: blank, a, b, space
+
+
+class Outcome(NamedTuple):
+    """What one call of the command line did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Call the command line as `ocr-onnx ARGUMENTS` would."""
+
+    def run(*arguments: object) -> Outcome:
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Outcome(int(caught.value.code or 0), captured.out, captured.err)
+
+    return run
 
 
 def _save(path: Path, graph: onnx.GraphProto, metadata: dict[str, str]) -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,30 +24,10 @@ from ocr_onnx.data import PageResult, TextLine
 from ocr_onnx.errors import InputError, ModelMissingError, OcrError
 from ocr_onnx.formats import Format
 from ocr_onnx.options import ModelOptions, Options
+from tests.conftest import Run
 
 DEMO = Path(__file__).parent / "data" / "boarding-pass.png"
 QUAD = ((1.0, 2.0), (30.0, 2.0), (30.0, 12.0), (1.0, 12.0))
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> Outcome:
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Outcome(int(caught.value.code or 0), captured.out, captured.err)
-
-    return run
 
 
 def page(source: str, *texts: str, index: int | None = None, warnings: tuple[str, ...] = ()) -> PageResult:

@@ -1,12 +1,13 @@
 """`ocr-onnx run` with the real engine and models: the demo page, and every bad input there can be."""
 
+import functools
 import io
 import json
 import struct
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -14,35 +15,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ocr_onnx import cli, model_store
+from ocr_onnx import model_store
 from ocr_onnx.options import ModelOptions
+from tests.conftest import Outcome, Run
 
 DEMO = Path(__file__).parent / "data" / "boarding-pass.png"
 
 
-class Outcome:
-    """What one call of the command line did."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-Run = Callable[..., Outcome]
-
-
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+def run(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Call `ocr-onnx run` with nothing from the user's surroundings."""
     monkeypatch.setenv("OCR_ONNX_CACHE_DIR", str(tmp_path / "cache"))
     for name in ("OCR_ONNX_MODEL_DIR", "OCR_ONNX_OFFLINE", "OCR_ONNX_MIRROR"):
         monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments: object) -> Outcome:
-        with pytest.raises(SystemExit) as caught:
-            cli.main(["run", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return Outcome(int(caught.value.code or 0), captured.out, captured.err)
-
-    return run
+    return functools.partial(run, "run")
 
 
 def model(stage: str) -> Path:

@@ -171,7 +171,7 @@ def test_rectangles_refit_what_rounding_bent(x: int, y: int, w: int, h: int, ang
     exact = cv2.boxPoints(((float(x), float(y)), (float(w), float(h)), angle))
     by_x = sorted(exact.tolist())
     (a, d), (b, c) = (sorted(pair, key=lambda corner: corner[1]) for pair in (by_x[:2], by_x[2:]))
-    rounded = np.round(np.array([a, b, c, d], np.float32))
+    rounded: F32Array = np.array([a, b, c, d], np.float32).round()
     before = rounded.copy()
     (fitted,) = crop.rectangles(rounded[None])
     np.testing.assert_array_equal(rounded, before)

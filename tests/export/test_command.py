@@ -9,13 +9,13 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import onnx
 import pytest
 
-from ocr_onnx import cli, model_store
+from ocr_onnx import model_store
 from ocr_onnx.errors import ModelError, OptionError
 from ocr_onnx.manifest import (
     GateResult,
@@ -32,32 +32,12 @@ from ocr_onnx_export import command, from_onnx, precision, publish, reduce, rend
 from ocr_onnx_export.convert import convert
 from ocr_onnx_export.paddle_route import PYTHON_VARIABLE
 from ocr_onnx_export.rewrite import FOR_STAGE, FOR_TARGET
+from tests.conftest import Outcome, Run
 from tests.export.pir_programs import CHARACTERS, tiny_det, tiny_rec
 
 DEMO = Path(__file__).parents[1] / "data" / "boarding-pass.png"
 PIR = ("inference.json", "inference.pdiparams", "inference.yml")
 SETTINGS = "Global: {model_name: New_rec}\nPostProcess: {name: CTCLabelDecode, character_dict: [a, b]}\n"
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> Outcome:
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Outcome(int(caught.value.code or 0), captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture(autouse=True)
