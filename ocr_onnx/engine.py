@@ -17,7 +17,7 @@ from ocr_onnx.options import ModelOptions, Options, RuntimeOptions
 from ocr_onnx.recognize import RecognizedLine
 from ocr_onnx.runtime import Session
 
-PAGES_AHEAD = 2  # decoded and waiting or read and not yet asked for, per worker
+PAGES_AHEAD = 1  # decoded and waiting, or read and not yet asked for, beside one per worker
 COARSE_SCALE = 0.25  # below it, text of ordinary size is too small for the detector
 
 
@@ -104,7 +104,7 @@ class Engine:
         """Read any number of pages, yielding results in the order of the inputs.
 
         Pages are decoded while earlier ones are read by `workers` threads, so the stages of
-        different pages overlap; never more than PAGES_AHEAD pages per worker are held.
+        different pages overlap; never more than PAGES_AHEAD pages beside one per worker are held.
 
         Raises what `read` does. With `on_error`, an input or page that fails is handed to it and
         the others go on; without, the pages before it still come first. OptionError comes at once.
@@ -157,7 +157,7 @@ class Engine:
                 else:
                     pending.append(pool.submit(self._read_page, page, options))
                 del page  # the pool's copy is the only one that may keep the pixels alive
-                while pending and (len(pending) == workers * PAGES_AHEAD or pending[0].done()):
+                while pending and (len(pending) == workers + PAGES_AHEAD or pending[0].done()):
                     yield from _settled(pending.popleft(), on_error)
             while pending:
                 yield from _settled(pending.popleft(), on_error)

@@ -26,8 +26,8 @@ REFERENCE_WIDTH_PX = 320  # the reference never gives a line less
 TIGHT_WIDTH_PX = 160
 TIGHT_STEP_PX = 32
 BLANK = 0
-# Of all lines of a run together: six lines of 320 px. Wider runs fall out of the processor's cache
-# (a line of 800 px took 1.5 times as long in a batch of 6 as alone) and set the peak of memory.
+# Of all lines of a run together: six lines of 320 px. Wider runs are no faster per line (from 960 px on
+# they are slower, as they fall out of the processor's cache) and set the peak of memory.
 RUN_WIDTH_PX = 1920
 # No writing is that long for its height, some 600 characters: a strip of one pixel's height is.
 MAX_CONTENT_PX = 32_000

@@ -54,8 +54,8 @@ PROBE_MODEL = (
     b"\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
 )
 LOG_ERRORS_ONLY = 3
-# An input of more pixels makes a run large: a page for det, a line of over 2,000 px for rec.
-LARGE_RUN_PIXELS = 100_000
+# An input of more pixels makes a run large: a page for det, lines of 1,000 px together for rec.
+LARGE_RUN_PIXELS = 48_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,46 @@
+"""The README's Python runs as it stands, and its figures stand in a record."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DEMO = ROOT / "tests" / "data" / "boarding-pass.png"
+
+
+def test_the_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 2
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scans").mkdir()
+    shutil.copy(DEMO, "page.png")
+    shutil.copy(DEMO, "scans")
+    for name in ("line1.png", "line2.png"):
+        with Image.open(DEMO) as page:
+            page.crop((66, 249, 264, 303)).save(name)
+    names: dict[str, object] = {}
+    exec("\n".join(blocks), names)  # the README is ours
+    assert "BOARDING" in capsys.readouterr().out
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_figures_stand_in_a_record() -> None:
+    """Every row of the accuracy table is `record: key = value`, found in benchmarks/results/."""
+    rows = re.findall(r"^\|.*\| `(accuracy-[\w-]+)` \|$", README, re.MULTILINE)
+    assert rows
+    for line in README.splitlines():
+        named = re.search(r"\| `(accuracy-[\w-]+)` \|$", line)
+        if not named:
+            continue
+        record = (ROOT / "benchmarks" / "results" / f"{named[1]}.json").read_text(encoding="utf-8")
+        figures = json.loads(record)["figures"]
+        known = {f"{value:.4f}" for stage in figures.values() if stage for value in stage.values()}
+        for figure in re.findall(r"\b0\.\d{4}\b", line):
+            assert figure in known, (line, figure)
