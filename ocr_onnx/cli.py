@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from enum import StrEnum
@@ -95,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # Text is UTF-8 whatever the locale. A file name that is not even that comes out escaped.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    # Pillow warns of oddities in pictures that it reads all the same; what it can't read is our error.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     try:
         app(arguments, prog_name="ocr-onnx")
     except OcrError as error:

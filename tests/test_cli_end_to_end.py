@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import struct
+import subprocess
 import sys
 import threading
 import zlib
@@ -248,3 +249,13 @@ def test_a_device_that_cant_be_used_is_one_line(run: Run, monkeypatch: pytest.Mo
     onnxruntime = pytest.importorskip("onnxruntime")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     assert_one_line(run(DEMO, "--device", "gpu:0"), "cuda:0")
+
+
+def test_a_picture_that_pillow_warns_of_is_one_line_still(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.tif"
+    broken.write_bytes(b"II*\0garbage")
+    command = [sys.executable, "-c", "from ocr_onnx.cli import main; main()", "run", str(broken)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {broken}: ")
+    assert done.stderr.count("\n") == 1

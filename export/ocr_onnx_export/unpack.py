@@ -55,7 +55,8 @@ def unpack(archive: Path, folder: Path) -> None:
                     raise SourceFormatError(str(archive), problem, REMEDY)
                 _unpack_member(tar, member, archive, folder)
     except (tarfile.TarError, EOFError) as error:
-        raise SourceFormatError(str(archive), f"is not a whole tar archive ({error})", REMEDY) from error
+        reason = str(error).splitlines()[0].removesuffix(":")  # the rest lists every compression tried
+        raise SourceFormatError(str(archive), f"is not a whole tar archive ({reason})", REMEDY) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise SourceFormatError(str(archive), f"can't be unpacked ({reason})", REMEDY) from error
