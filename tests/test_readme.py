@@ -41,3 +41,15 @@ def test_figures_stand_in_a_record() -> None:
         known = {f"{value:.4f}" for stage in figures.values() if stage for value in stage.values()}
         for figure in re.findall(r"\b0\.\d{4}\b", line):
             assert figure in known, (line, figure)
+
+
+def test_the_memory_stands_in_its_record() -> None:
+    record = json.loads(
+        (ROOT / "benchmarks" / "results" / "soak-mobile-cpu.json").read_text(encoding="utf-8")
+    )
+    settled = record["resident_mib"][record["settled_pages"] // record["sample_pages"] - 1]
+    end = record["resident_mib"][-1]
+    told = re.search(r"([\d,]+) drawn pages .*: (\d+) MiB after page (\d+), (\d+) MiB at the end", README)
+    assert told is not None
+    figures = [int(figure.replace(",", "")) for figure in told.groups()]
+    assert figures == [record["pages"], round(settled), record["settled_pages"], round(end)]
