@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 import yaml
 
-from ocr_onnx import cli, console, detect, doctor, engine, model_store, runtime, threads
+from ocr_onnx import console, detect, doctor, engine, model_store, runtime, threads
+from ocr_onnx.cli import run
 from ocr_onnx.config import Config, load
 from ocr_onnx.data import PageResult, TextLine
 from ocr_onnx.errors import InputError, ModelMissingError, OcrError
@@ -270,8 +271,8 @@ def test_a_result_is_written_before_the_next_page_is_read(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(sys, "stdout", stdout)
     inputs: Any = sources()
-    monkeypatch.setattr(cli, "_is_one_source", lambda _inputs: False)
-    assert cli._read_all(inputs, Config(), Format.jsonl, None, 1, quiet=True)
+    monkeypatch.setattr(run, "_is_one_source", lambda _inputs: False)
+    assert run._read_all(inputs, Config(), Format.jsonl, None, 1, quiet=True)
     assert written[0] == ""
     assert json.loads(written[1])["source"] == "a.png"
 
@@ -652,4 +653,4 @@ def test_doctor_looks_at_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_saved_files_lie_below_the_common_folder(inputs: list[str], folder: str | None) -> None:
-    assert cli._common_folder(inputs) == folder
+    assert run._common_folder(inputs) == folder

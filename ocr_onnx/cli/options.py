@@ -1,0 +1,54 @@
+"""Flags and helpers that several commands share."""
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ocr_onnx.console import say
+
+if TYPE_CHECKING:
+    from ocr_onnx.model_store import Make, ModelSpec, Progress
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="YAML file of options, see `ocr-onnx config`.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set one option, e.g. det.box_thresh=0.5. Repeatable."),
+]
+ModelSet = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Model set, see `ocr-onnx models list`. [default: mobile]"),
+]
+ModelFolder = Annotated[
+    str | None,
+    typer.Option("--model-dir", metavar="DIR", help="Folder that is searched for models before the cache."),
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Never download anything.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings on stderr.")]
+AllowUnpinned = Annotated[
+    bool,
+    typer.Option("--allow-unpinned", help="Also download files whose SHA-256 nobody has published."),
+]
+
+
+def warn(message: str) -> None:
+    """Say a warning on stderr."""
+    say("warning", message)
+
+
+def maker(progress: "Progress", *, offline: bool, quiet: bool, allow_unpinned: bool = False) -> "Make | None":
+    """Return what converts a model that nobody publishes as ONNX; None where the extra is not installed."""
+    if importlib.util.find_spec("onnx") is None:
+        return None
+
+    def make(spec: "ModelSpec") -> None:
+        from ocr_onnx_export import command
+
+        if not quiet:
+            say("converting", f"{spec.name}, once: no ready ONNX file of it is published")
+        command.make(spec, command.Access(allow_unpinned, offline, progress, None if quiet else warn))
+
+    return make
