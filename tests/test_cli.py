@@ -115,6 +115,8 @@ def test_help_imports_nothing_heavy_either() -> None:
         ("models", "pull"),
         ("models", "verify"),
         ("models", "path"),
+        ("bench",),
+        ("bench", "soak"),
     ],
 )
 def test_every_command_explains_itself(run: Run, command: tuple[str, ...]) -> None:

@@ -1,12 +1,10 @@
 """An engine reads thousands of drawn pages of random sizes; the resident memory over time comes out.
 
-`python -m ocr_onnx_bench.soak --help` runs it from the command line.
+`ocr-onnx bench soak` runs it from the command line.
 """
 
-import argparse
 import random
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,8 +14,8 @@ import numpy as np
 
 from ocr_onnx.data import ImageBgr, Provenance
 from ocr_onnx.engine import Engine
-from ocr_onnx.errors import OcrError
-from ocr_onnx_bench import environment, record
+from ocr_onnx.errors import OptionError
+from ocr_onnx_bench import environment
 
 SIDES_PX = (64, 2400)
 WORDS = (
@@ -78,8 +76,15 @@ def resident_mib() -> float:
 def make_record(pages: int, *, settled_pages: int, sample_pages: int, workers: int, seed: int) -> SoakRecord:
     """Read `pages` drawn pages and sample the resident memory on the way.
 
-    `growth` is the last sample over that after `settled_pages`, less 1.
+    `growth` is the last sample over that after `settled_pages`, less 1. Raises OptionError where no
+    sample falls on `settled_pages`, or none comes after it.
     """
+    if settled_pages % sample_pages or settled_pages > pages:
+        raise OptionError(
+            "--settled-pages",
+            f"{settled_pages} is no multiple of {sample_pages} up to {pages}",
+            "memory is sampled at multiples of --sample-pages",
+        )
     engine = Engine.load("mobile")
     samples: list[float] = []
     lines = 0
@@ -103,44 +108,11 @@ def make_record(pages: int, *, settled_pages: int, sample_pages: int, workers: i
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a soak from the command line; return the exit status."""
-    given = _parser().parse_args(arguments)
-    try:
-        file = record.path_of(given.record, given.results) if given.record else None
-        found = make_record(
-            given.pages,
-            settled_pages=given.settled_pages,
-            sample_pages=given.sample_pages,
-            workers=given.workers,
-            seed=given.seed,
-        )
-    except OcrError as error:
-        print(error, file=sys.stderr)
-        return 1
+def summary(found: SoakRecord) -> str:
+    """Return the figures as one line for a person."""
     settled = found.resident_mib[found.settled_pages // found.sample_pages - 1]
-    print(
+    return (
         f"{found.pages} pages, {found.lines_read} lines: {settled:.0f} MiB after page {found.settled_pages}, "
         f"{found.resident_mib[-1]:.0f} MiB at the end ({found.growth:+.1%}), "
         f"{max(found.resident_mib):.0f} MiB at most"
     )
-    if file:
-        record.write(file, found)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ocr_onnx_bench.soak", description=(__doc__ or "").split("\n")[0])
-    add = parser.add_argument
-    add("--pages", type=int, default=2000)
-    add("--settled-pages", type=int, default=200, help="memory is compared with that after this page")
-    add("--sample-pages", type=int, default=20, help="pages between two samples")
-    add("--workers", type=int, default=2)
-    add("--seed", type=int, default=1)
-    add("--record", default="", metavar="NAME", help="write NAME.json into the results folder")
-    add("--results", type=Path, default=record.RESULTS)
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

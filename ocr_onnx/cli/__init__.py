@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 import ocr_onnx
+from ocr_onnx.cli.bench import bench_app
 from ocr_onnx.cli.export import export_model
 from ocr_onnx.cli.models import models_app
 from ocr_onnx.cli.options import Assignments, ConfigFile
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command("run")(read_inputs)
 app.add_typer(models_app, name="models")
 app.command("export")(export_model)
+app.add_typer(bench_app, name="bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,64 @@
+"""`ocr-onnx bench`: figures measured on this machine, each with a record of what it rests on."""
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ocr_onnx.errors import DependencyError
+
+bench_app = typer.Typer(
+    help="Measure speed, accuracy and memory, and write a record of every run.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+RecordName = Annotated[
+    str | None,
+    typer.Option("--record", metavar="NAME", help="Name of the record. [default: after what is measured]"),
+]
+Results = Annotated[
+    Path, typer.Option("--results", metavar="DIR", help="Folder that the record NAME.json is written into.")
+]
+RESULTS = Path("benchmarks/results")
+
+
+@bench_app.callback()
+def need_extra() -> None:
+    """Measure speed, accuracy and memory, and write a record of every run."""
+    for package in ("shapely", "matplotlib", "onnx"):
+        if importlib.util.find_spec(package) is None:
+            raise DependencyError(package, "is not installed", "install 'ocr-onnx[bench]'")
+
+
+@bench_app.command()
+def soak(
+    pages: Annotated[int, typer.Option(min=1, help="Drawn pages of random sizes to read.")] = 2000,
+    settled_pages: Annotated[
+        int, typer.Option(min=1, help="Memory is compared with that after this page.")
+    ] = 200,
+    sample_pages: Annotated[int, typer.Option(min=1, help="Pages between two samples.")] = 20,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Pages worked on at a time.")] = 2,
+    seed: Annotated[int, typer.Option(help="Of the drawn pages.")] = 1,
+    record: RecordName = None,
+    results: Results = RESULTS,
+) -> None:
+    """Read thousands of pages and watch the resident memory."""
+    from ocr_onnx_bench import soak
+    from ocr_onnx_bench.record import path_of
+
+    path = path_of(record or "soak-mobile-cpu", results)
+    found = soak.make_record(
+        pages, settled_pages=settled_pages, sample_pages=sample_pages, workers=workers, seed=seed
+    )
+    _finish(found, soak.summary(found), path)
+
+
+def _finish(found: object, summary: str, path: Path) -> None:
+    """Print what was found for people, and write its record (a dataclass)."""
+    from ocr_onnx_bench.record import write
+
+    typer.echo(summary)
+    write(path, found)
+    typer.echo(f"record: {path}")
