@@ -137,6 +137,20 @@ def test_matrices_in_int8() -> None:
     assert 0 < difference < 0.05
 
 
+def test_the_largest_products_in_int8_are_exact() -> None:
+    """On a processor that adds pairs of products in 16 bits they would be cut off."""
+    head = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "head",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [8, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [8, 8])],
+        [numpy_helper.from_array(np.ones((64, 8), np.float32), "w")],
+    )
+    model = helper.make_model(head, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = np.ones((8, 64), np.float32)
+    np.testing.assert_allclose(run(matmul_to_int8(model), x), run(model, x), rtol=1e-5)
+
+
 def test_masks_must_overlap() -> None:
     reference, shifted = MASK.copy(), MASK.copy()
     reference[2:8, 2:8] = 1
