@@ -11,6 +11,7 @@ not have this form is a `SourceFormatError` with the operation's place.
 
 import json
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,8 @@ from ocr_onnx_export.errors import SourceFormatError
 
 Attribute: TypeAlias = bool | int | float | str | tuple["Attribute", ...] | None
 
-MAX_PROGRAM_BYTES = 64 * 1024 * 1024  # the largest known program has 0.4 MB
+# The largest known program has 0.4 MB. JSON of nothing but empty lists takes 27 times its size in memory.
+MAX_PROGRAM_BYTES = 16 * 1024 * 1024
 MAX_RANK = 16
 MAX_DIMENSION = 2**31 - 1
 MAX_NESTING = 4  # of lists in attributes; no known program nests them at all
@@ -251,5 +253,7 @@ class _Reader:
 
 
 def _short(item: Any) -> str:
-    text = ascii(item)
+    # reprlib goes a few levels deep and a few entries wide: Python 3.14 reads JSON so deep that its
+    # own repr fails on it
+    text = reprlib.repr(item).encode("ascii", "backslashreplace").decode("ascii")
     return text if len(text) <= 60 else f"{text[:57]}..."

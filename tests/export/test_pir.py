@@ -144,6 +144,16 @@ def test_file_beyond_the_bound_is_not_read(tmp_path: Path) -> None:
         pir.read_program(path)
 
 
+@pytest.mark.parametrize("depth", [900, 50_000, 60_000])
+def test_nesting_without_end(depth: int) -> None:
+    """Found by fuzzing on Python 3.14, which reads JSON deeper than it can print it."""
+    document = tiny_det().document()
+    ops(document)[3]["A"] = [{"N": "groups", "AT": {"#": "0.a_i32", "D": "DEEP"}}]
+    text = json.dumps(document).replace('"DEEP"', "[" * depth + "]" * depth)
+    with pytest.raises(SourceFormatError, match=r"should be an integer|is not JSON"):
+        pir.parse_program(text.encode(), PATH)
+
+
 def test_layouts_of_attribute_values() -> None:
     document = tiny_det().document()
     values = [("0.a_f64", 2, 2.0), ("0.a_i64", -(2**63), -(2**63)), ("1.a_place", [0, 0, ""], None)]
