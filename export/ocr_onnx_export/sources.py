@@ -60,6 +60,14 @@ def read_source(folder: Path, dictionary: Path | None = None) -> Source:
     SourceFormatError
         The folder, its program or its parameters are missing, or its settings can't be read.
     """
+    try:
+        return _look(folder, dictionary)
+    except PermissionError as error:  # a folder that may not be entered
+        problem = f"can't be read ({error.strerror})"
+        raise SourceFormatError(str(folder), problem, "give yourself the right to read it") from error
+
+
+def _look(folder: Path, dictionary: Path | None) -> Source:
     if not folder.is_dir():
         raise SourceFormatError(str(folder), "is not a folder", FOLDER_REMEDY)
     found = [(folder / name, layout) for name, layout in PROGRAM_FILES if (folder / name).is_file()]

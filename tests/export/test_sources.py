@@ -1,6 +1,8 @@
 """What a folder with a Paddle model holds, and what is wrong with one that does not."""
 
+import errno
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -90,6 +92,15 @@ def test_dictionary_in_another_encoding(tmp_path: Path) -> None:
 def test_file_missing_from_the_folder(folder: Path, missing: str, problem: str) -> None:
     (folder / missing).unlink()
     with pytest.raises(SourceFormatError, match=problem):
+        read_source(folder)
+
+
+def test_folder_that_may_not_be_entered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(*_: object, **__: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", locked)
+    with pytest.raises(SourceFormatError, match=r"can't be read \(Permission denied\)"):
         read_source(folder)
 
 
