@@ -11,6 +11,7 @@ from ocr_onnx.errors import ModelContractError, ModelError, ModelMissingError
 
 Stage: TypeAlias = Literal["det", "rec", "cls"]
 SourceLayout: TypeAlias = Literal["pir", "legacy", "tar"]
+GateText: TypeAlias = Literal["drawn", "real"]
 Shape: TypeAlias = tuple[int, ...]
 
 MAX_MANIFEST_BYTES: Final = 4 * 1024 * 1024
@@ -63,10 +64,12 @@ class ModelSource:
 class GateResult:
     """How far a file of lower precision agreed with its float32 original when it was made.
 
+    `text` is what it was tried on: "drawn" by the export itself, or "real" pictures of its user's.
     `measure` is what was compared ("mask IoU", "equal lines"), `mean` and `worst` are over `samples`,
     from 0 to 1.
     """
 
+    text: GateText
     measure: str
     samples: int
     mean: float
@@ -80,7 +83,7 @@ class ModelSpec:
     `official` is the publisher's name, `sha256` pins the bytes of `file` wherever they come from
     (None: the file has yet to be made by `ocr-onnx export`), `classes` counts the outputs of rec
     (blank and space included) and cls, `urls` are ready ONNX files with that SHA-256 and
-    `sources` what the export stage converts. `gate` is there for precisions below fp32. None means
+    `sources` what the export stage converts. `gates` are there for precisions below fp32. None means
     not known.
     """
 
@@ -98,7 +101,7 @@ class ModelSpec:
     urls: tuple[str, ...] = ()
     sources: tuple[ModelSource, ...] = ()
     input: InputContract | None = None
-    gate: GateResult | None = None
+    gates: tuple[GateResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +187,6 @@ def read_manifest(path: Path) -> Manifest:
 
 def _model(table: "_Table") -> ModelSpec:
     contract = table.table("input")
-    gate = table.table("gate")
     spec = ModelSpec(
         name=table.need("name", str),
         official=table.take("official", str),
@@ -200,7 +202,7 @@ def _model(table: "_Table") -> ModelSpec:
         urls=table.items("urls", str),
         sources=tuple(_source(source) for source in table.tables("source")),
         input=_contract(contract) if contract else None,
-        gate=_gate(gate) if gate else None,
+        gates=tuple(_gate(gate) for gate in table.tables("gate")),
     )
     table.end()
     for url in spec.urls:
@@ -225,12 +227,13 @@ def _contract(table: "_Table") -> InputContract:
 
 
 def _gate(table: "_Table") -> GateResult:
+    text = table.choice("text", get_args(GateText))
     measure, samples = table.need("measure", str), table.count("samples")
     mean, worst = table.need("mean", float), table.need("worst", float)
     table.end()
     if samples is None or not 0 <= worst <= mean <= 1:
         raise table.invalid("needs samples, and a worst and a mean agreement, 0 <= worst <= mean <= 1")
-    return GateResult(measure, samples, mean, worst)
+    return GateResult(text, measure, samples, mean, worst)
 
 
 def _source(table: "_Table") -> ModelSource:

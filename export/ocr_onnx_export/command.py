@@ -32,7 +32,8 @@ class Recipe:
     """How a model is converted.
 
     `target` None is "gpu" for fp16 and "cpu" otherwise. `stock` leaves the converted graph as it
-    is: no rewrites, float input. `verify` compares with Paddle.
+    is: no rewrites, float input. `verify` compares with Paddle. `gate_images` is a folder of
+    pictures with text that a lower precision has to pass on as well.
     """
 
     route: Route = "light"
@@ -40,11 +41,18 @@ class Recipe:
     target: Target | None = None
     stock: bool = False
     verify: bool = False
+    gate_images: Path | None = None
 
     def __post_init__(self) -> None:
         if self.stock and self.target is not None:
             raise OptionError(
                 "--stock", "contradicts --target, which chooses rewrites", "give one of the two"
+            )
+        if self.gate_images is not None and self.precision == "fp32":
+            raise OptionError(
+                "--gate-images",
+                "is for a lower precision, and this is fp32",
+                "add --precision, or leave it out",
             )
 
     @property
@@ -109,7 +117,7 @@ def export(
         raise OptionError(
             "--source", f"was given, but {what!r} is no official model", "name one, or leave --source out"
         )
-    if not path.exists():
+    if not _exists(path):
         known = ", ".join([*(one.name for one in manifest.sets), *(one.name for one in manifest.models)])
         raise ModelMissingError(
             what, "is neither a file or folder here nor an official model", f"give a path, or one of {known}"
@@ -126,8 +134,17 @@ def export(
             dictionary=dictionary,
             rewrite=recipe.rewrite,
             precision=recipe.precision,
+            gate_images=recipe.gate_images,
         )
     ]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # below a folder that may not be entered, or a name that is too long
+        problem = f"can't be read ({error.strerror})"
+        raise ModelMissingError(str(path), problem, "give a path that you may read") from error
 
 
 def _check_official(what: str, renamed: bool, source_of_many: bool) -> None:
@@ -227,6 +244,7 @@ def _convert(
         known=known,
         rewrite=recipe.rewrite,
         precision=recipe.precision,
+        gate_images=recipe.gate_images,
         verify=recipe.verify,
     )
 

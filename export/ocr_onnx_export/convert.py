@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ocr_onnx.errors import ModelContractError
-from ocr_onnx.manifest import ModelSpec, Stage
+from ocr_onnx.manifest import GateResult, ModelSpec, Stage
 from ocr_onnx_export import golden, parity, publish
 from ocr_onnx_export.errors import ConversionError
 from ocr_onnx_export.publish import Published
@@ -27,6 +27,7 @@ def convert(
     known: ModelSpec | None = None,
     rewrite: Rewrite | None = None,
     precision: Precision = "fp32",
+    gate_images: Path | None = None,
     verify: bool = False,
 ) -> Published:
     """Convert a Paddle inference model and publish it into the folder `out`.
@@ -36,7 +37,7 @@ def convert(
     manifest's entry for an official model; a model without one is published together with a set of
     its own name, made complete with the mobile models. `rewrite` is given the
     converted graph and its stage. `verify` compares the result with Paddle; a lower `precision` is
-    compared with what was verified.
+    compared with what was verified, on drawn text and on the pictures in `gate_images`.
 
     The file is loaded and run before anything appears in `out`.
 
@@ -58,15 +59,15 @@ def convert(
         path.write_bytes(converted.data)
         report = _check(model, path, converted.label.stage, route, name, verify=verify)
         truth = golden.truth_of(model, converted, paddle=verify or route == "paddle2onnx")
-        gate = None
+        gates: tuple[GateResult, ...] = ()
         if precision != "fp32":
             path.unlink()
-            converted, gate = reduced(converted, precision)
+            converted, gates = reduced(converted, precision, gate_images)
             path = stage / f"{converted.label.name}.onnx"
             path.write_bytes(converted.data)
             report = replace(report, candidates={**report.candidates, precision: parity.file_facts(path)})
         golden.write_beside(path, converted.label.stage, truth, precision)
-        spec = publish.describe_model(converted, path, name, known=known, precision=precision, gate=gate)
+        spec = publish.describe_model(converted, path, name, known=known, precision=precision, gates=gates)
         return publish.lay_out(stage, out, converted, spec, report, own=known is None)
 
 

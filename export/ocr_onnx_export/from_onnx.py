@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ocr_onnx import recognize
 from ocr_onnx.errors import ModelContractError, ModelError
-from ocr_onnx.manifest import STAGES, Stage
+from ocr_onnx.manifest import STAGES, GateResult, Stage
 from ocr_onnx.options import RuntimeOptions
 from ocr_onnx.runtime import Session
 from ocr_onnx_export import golden, parity, publish
@@ -32,6 +32,7 @@ def convert_onnx(
     dictionary: Path | None = None,
     rewrite: Rewrite | None = None,
     precision: Precision = "fp32",
+    gate_images: Path | None = None,
 ) -> Published:
     """Rewrite an ONNX file and publish it into the folder `out` together with a set of its own name.
 
@@ -56,15 +57,15 @@ def convert_onnx(
         file.write_bytes(converted.data)
         report = _compare(source, file, stage, grid, name)
         truth = golden.onnx_truth(converted.plain or converted.data, stage)
-        gate = None
+        gates: tuple[GateResult, ...] = ()
         if precision != "fp32":
             file.unlink()
-            converted, gate = reduced(converted, precision)
+            converted, gates = reduced(converted, precision, gate_images)
             file = folder / f"{converted.label.name}.onnx"
             file.write_bytes(converted.data)
             report = replace(report, candidates={**report.candidates, precision: parity.file_facts(file)})
         golden.write_beside(file, stage, truth, precision)
-        spec = publish.describe_model(converted, file, name, precision=precision, gate=gate)
+        spec = publish.describe_model(converted, file, name, precision=precision, gates=gates)
         return publish.lay_out(folder, out, converted, spec, report, own=True)
 
 

@@ -78,7 +78,7 @@ def describe_model(
     *,
     known: ModelSpec | None = None,
     precision: str = "fp32",
-    gate: GateResult | None = None,
+    gates: tuple[GateResult, ...] = (),
 ) -> ModelSpec:
     """Return the manifest entry for the file at `path`; what `known` says of licence and sources is kept."""
     label = converted.label
@@ -99,7 +99,7 @@ def describe_model(
         classes=converted.classes,
         urls=(),
         input=InputContract(input_name, layout, "BGR", *shapes),
-        gate=gate,
+        gates=gates,
     )
 
 
@@ -132,7 +132,9 @@ def staging(out: Path) -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ModelError(
-            str(out), f"can't be written ({reason})", "give --out a folder with room that you may write to"
+            str(out),
+            f"can't be written ({reason})",
+            "give --out a folder with room that you may write to, and TMPDIR another for what is temporary",
         ) from error
     finally:
         if stage is not None:
@@ -176,12 +178,11 @@ def _check_author(manifest: Path) -> None:
 def _model_block(model: ModelSpec) -> str:
     facts = {field.name: getattr(model, field.name) for field in fields(model)}
     text = "[[model]]\n" + _lines(
-        {key: value for key, value in facts.items() if key not in ("input", "gate", "sources")}
+        {key: value for key, value in facts.items() if key not in ("input", "gates", "sources")}
     )
     if model.input is not None:
         text += "\n[model.input]\n" + _lines(asdict(model.input))
-    if model.gate is not None:
-        text += "\n[model.gate]\n" + _lines(asdict(model.gate))
+    text += "".join("\n[[model.gate]]\n" + _lines(asdict(gate)) for gate in model.gates)
     return text + "".join(_source_block(source) for source in model.sources)
 
 

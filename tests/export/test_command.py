@@ -8,12 +8,14 @@ import re
 import tarfile
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from ocr_onnx import model_store
 from ocr_onnx.errors import ModelError, OptionError
@@ -95,6 +97,14 @@ def kinds(path: Path) -> tuple[list[str], list[str]]:
 
 
 # ---------------------------------------------------------------------------- a folder, a tar
+
+
+def test_a_path_that_may_not_be_reached(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(*_: object, **__: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", locked)
+    assert_one_line(run("export", "/locked/model", "--out", out), "/locked/model: can't be read (Permission")
 
 
 def test_a_folder_comes_out_rewritten(run: Run, rec_folder: Path, out: Path) -> None:
@@ -299,8 +309,37 @@ def test_a_lower_precision_tells_its_gate(
     assert run("export", rec_folder, "--out", out, "--precision", wanted).code == 0
     [model] = read_manifest(out / "manifest.toml").models
     assert (model.name, model.file, model.precision) == ("my-rec", f"my-rec-{wanted}.onnx", wanted)
-    assert model.gate == GateResult("equal lines", 16, 1.0, 1.0)
+    assert model.gates == (GateResult("drawn", "equal lines", 16, 1.0, 1.0),)
     assert {path.name for path in out.glob("*.onnx")} == {f"my-rec-{wanted}.onnx"}
+
+
+def test_real_text_is_a_second_gate(run: Run, rec_folder: Path, out: Path) -> None:
+    arguments = ("export", rec_folder, "--out", out, "--precision", "fp16")
+    assert run(*arguments, "--gate-images", DEMO.parent).code == 0
+    [model] = read_manifest(out / "manifest.toml").models
+    assert [(gate.text, gate.measure, gate.mean) for gate in model.gates] == [
+        ("drawn", "equal lines", 1.0),
+        ("real", "equal lines", 1.0),
+    ]
+    assert model.gates[1].samples > 10
+
+
+def test_real_pages_of_a_detector(run: Run, out: Path, tmp_path: Path) -> None:
+    folder = tiny_det().save(tmp_path / "my_det")
+    arguments = ("export", folder, "--out", out, "--precision", "fp16-storage")
+    assert run(*arguments, "--gate-images", DEMO.parent).code == 0
+    [model] = read_manifest(out / "manifest.toml").models
+    assert [(gate.text, gate.samples) for gate in model.gates] == [("drawn", 1), ("real", 1)]
+
+
+def test_real_pictures_without_text(run: Run, rec_folder: Path, out: Path, tmp_path: Path) -> None:
+    blank = tmp_path / "blank"
+    blank.mkdir()
+    Image.new("RGB", (320, 320), "white").save(blank / "a.png")
+    arguments = ("export", rec_folder, "--out", out, "--gate-images", blank)
+    assert_one_line(run(*arguments, "--precision", "fp16"), "shows no text")
+    assert_one_line(run(*arguments), "is for a lower precision", code=2)
+    assert not out.exists()
 
 
 def test_a_shut_gate_names_its_figures(
@@ -317,8 +356,7 @@ def test_int8_of_a_net_without_matrix_products(run: Run, out: Path, tmp_path: Pa
     assert_one_line(run("export", folder, "--out", out, "--precision", "int8"), "has no matrix product")
     assert run("export", folder, "--out", out, "--precision", "fp16").code == 0
     [model] = read_manifest(out / "manifest.toml").models
-    assert model.gate is not None
-    assert model.gate.measure == "mask IoU"
+    assert [gate.measure for gate in model.gates] == ["mask IoU"]
 
 
 def test_rendered_text_is_dark_on_light_and_repeatable() -> None:
@@ -466,8 +504,16 @@ def test_a_line_model_of_another_height(tiny_cls: Path, out: Path) -> None:
 
 
 def test_the_manifest_with_a_gate_comes_back(tmp_path: Path) -> None:
-    gate = GateResult("mask IoU", 12, 0.9987, 0.99)
-    spec = ModelSpec("a", "det", "a.onnx", license="MIT", origin="a test", precision="fp16", gate=gate)
+    gate = GateResult("drawn", "mask IoU", 12, 0.9987, 0.99)
+    spec = ModelSpec(
+        "a",
+        "det",
+        "a.onnx",
+        license="MIT",
+        origin="a test",
+        precision="fp16",
+        gates=(gate, replace(gate, text="real")),
+    )
     path = tmp_path / "manifest.toml"
     text = publish.to_toml(Manifest((spec,)))
     path.write_text(text, encoding="utf-8")
