@@ -80,6 +80,13 @@ def export_model(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare the result with Paddle, which must be installed.")
     ] = False,
+    gate_images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Pictures with text: a lower precision is compared on them too, beside drawn text.",
+        ),
+    ] = None,
     from_onnx: Annotated[
         bool, typer.Option("--from-onnx", help="It is an ONNX file, whatever its name ends with.")
     ] = False,
@@ -99,6 +106,7 @@ def export_model(
         target.value if target else None,
         stock,
         verify,
+        gate_images,
     )
     with download_progress(quiet=quiet) as progress:
         access = command.Access(allow_unpinned, offline, progress, None if quiet else warn)
