@@ -21,7 +21,7 @@ from ocr_onnx_export.from_onnx import convert_onnx
 from ocr_onnx_export.official import check_source, fetch_source
 from ocr_onnx_export.publish import Published
 from ocr_onnx_export.reduce import Precision
-from ocr_onnx_export.rewrite import FOR_STAGE, FOR_TARGET, Target, rewrite
+from ocr_onnx_export.rewrite import Target, passes_for, rewrite
 from ocr_onnx_export.routes import Rewrite, Route
 
 DICTIONARY_MODEL = "ppocrv4-mobile-rec"
@@ -63,7 +63,7 @@ class Recipe:
         target = self.target or ("gpu" if self.precision == "fp16" else "cpu")
 
         def apply(model: onnx.ModelProto, stage: Stage) -> onnx.ModelProto:
-            return rewrite(model, () if self.stock else (*FOR_TARGET[target], *FOR_STAGE[stage]))
+            return rewrite(model, () if self.stock else passes_for(target, stage))
 
         return apply
 

@@ -189,8 +189,11 @@ def _first_steps(graph: Graph) -> frozenset[Node]:
 
 
 def _last_steps(graph: Graph) -> frozenset[Node]:
-    """Return the sigmoids that make outputs, and what only moves their results about."""
-    found: set[Node] = set()
+    """Return the sigmoids that make outputs, what only moves their results about, and what reads outputs.
+
+    The best class is sought among probabilities that are an output: halves would make many equal.
+    """
+    found = {user for output in graph.outputs for user in graph.users(output.name)}
     pending = [each.name for each in graph.outputs]
     while pending:
         producer = graph.producer(pending.pop())

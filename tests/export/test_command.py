@@ -33,7 +33,7 @@ from ocr_onnx.runtime import Session
 from ocr_onnx_export import command, from_onnx, precision, publish, reduce, rendered
 from ocr_onnx_export.convert import convert
 from ocr_onnx_export.paddle_route import PYTHON_VARIABLE
-from ocr_onnx_export.rewrite import FOR_STAGE, FOR_TARGET
+from ocr_onnx_export.rewrite import passes_for
 from tests.conftest import Outcome, Run
 from tests.export.pir_programs import CHARACTERS, tiny_det, tiny_rec
 
@@ -141,7 +141,7 @@ def test_targets_choose_the_passes(monkeypatch: pytest.MonkeyPatch, target: Any)
         assert apply is not None
         apply(onnx.ModelProto(), "det")
     default: tuple[Any, ...] = ("cpu", "gpu") if target is None else (target, target)
-    assert seen == [(*FOR_TARGET[one], *FOR_STAGE["det"]) for one in default]
+    assert seen == [passes_for(one, "det") for one in default]
 
 
 # ---------------------------------------------------------------------------- names

@@ -69,7 +69,8 @@ def input_type(model: ModelProto, op: str, place: int = 0) -> int:
     """Return the element type of an input of the first node `op`."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     name = next(each for each in inferred.node if each.op_type == op).input[place]
-    types = {each.name: each.type.tensor_type.elem_type for each in (*inferred.value_info, *inferred.input)}
+    values = (*inferred.value_info, *inferred.input, *inferred.output)
+    types = {each.name: each.type.tensor_type.elem_type for each in values}
     types |= {each.name: each.data_type for each in inferred.initializer}
     return int(types[name])
 
@@ -108,6 +109,28 @@ def test_bytes_are_normalised_in_full_precision() -> None:
     half = to_half(model)
     np.testing.assert_allclose(run(half, images), run(model, images), atol=5e-3)
     assert input_type(half, "Conv", 1) == TensorProto.FLOAT
+
+
+def test_what_reads_an_output_reads_it_in_full_precision() -> None:
+    """Halves of nearly equal probabilities would be equal, and another class the first of them."""
+    make, info = helper.make_node, helper.make_tensor_value_info
+    nodes = [
+        make("MatMul", ["x", "head"], ["scores"]),
+        make("Softmax", ["scores"], ["out"], axis=2),
+        make("Reshape", ["out", "shape"], ["blocks"]),
+        make("ReduceMax", ["blocks"], ["y"], axes=[3], keepdims=0),
+    ]
+    constants: dict[str, NDArray[Any]] = {"head": weights(4, 64), "shape": np.array([0, 0, 8, 8], np.int64)}
+    graph = helper.make_graph(
+        nodes,
+        "classes",
+        [info("x", TensorProto.FLOAT, ["N", "T", 4])],
+        [info("out", TensorProto.FLOAT, ["N", "T", 64]), info("y", TensorProto.FLOAT, ["N", "T", 8])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert input_type(to_half(model), "MatMul") == TensorProto.FLOAT16
+    assert input_type(to_half(model), "Reshape") == TensorProto.FLOAT
 
 
 def test_stored_halves_are_half_the_size_and_computed_in_full() -> None:

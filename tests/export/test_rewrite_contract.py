@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from ocr_onnx_export.finish import to_bytes
-from ocr_onnx_export.rewrite import FOR_STAGE, FOR_TARGET, Target, rewrite
+from ocr_onnx_export.rewrite import FOR_TARGET, Target, passes_for, rewrite
+from ocr_onnx_export.rewrite.argmax_in_blocks import argmax_in_blocks
 from ocr_onnx_export.rewrite.ctc_output import ctc_output
 from ocr_onnx_export.rewrite.image_input import DET, LINE, Normalisation, image_input
 
@@ -133,6 +134,47 @@ def test_the_best_class_and_its_probability_come_first_and_all_probabilities_las
     np.testing.assert_array_equal(ours["probs"], probs)
 
 
+def soft_classes(classes: int, opset: int) -> ModelProto:
+    graph = helper.make_graph(
+        [helper.make_node("Softmax", ["x"], ["out"], axis=2)],
+        "classes",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", "T", classes])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", "T", classes])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+@pytest.mark.parametrize("opset", [17, 18])
+@pytest.mark.parametrize("classes", [64, 6625, 15631])
+def test_the_best_class_found_in_blocks_is_the_same_one(classes: int, opset: int) -> None:
+    model = soft_classes(classes, opset)
+    blocks = rewrite(model, (ctc_output, argmax_in_blocks))
+    onnx.checker.check_model(blocks, full_check=True)
+    assert [each.op_type for each in blocks.graph.node].count("ArgMax") == 2
+    x = RNG.normal(size=(2, 31, classes)).astype(np.float32)
+    x[0, :, :] = np.arange(31)[:, np.newaxis] == np.arange(classes)  # the best is at the very start
+    x[1, 0], x[1, 1, -1] = 0.0, 50.0  # all classes equal; the very last one
+    x[1, 2, [3, 5, classes // 2, classes - 1]] = 50.0  # equal within a block and between blocks
+    ours, plain = run(blocks, {"x": x}), run(rewrite(model, (ctc_output,)), {"x": x})
+    assert [*ours] == [*plain]
+    for name, values in plain.items():
+        np.testing.assert_array_equal(ours[name], values)
+        assert ours[name].dtype == values.dtype
+    assert ours["index"][1, :3].tolist() == [0, classes - 1, 3]
+
+
+@pytest.mark.parametrize("classes", [5, 6619])
+def test_classes_that_do_not_fall_into_blocks_stay_together(classes: int) -> None:
+    model = rewrite(soft_classes(classes, 17), (ctc_output, argmax_in_blocks))
+    assert [each.op_type for each in model.graph.node] == ["Softmax", "ArgMax", "ReduceMax"]
+
+
+def test_an_argmax_without_a_maximum_beside_it_stays() -> None:
+    model = rewrite(soft_classes(64, 17), (ctc_output,))
+    del model.graph.node[2], model.graph.output[1]
+    assert [each.op_type for each in rewrite(model, (argmax_in_blocks,)).graph.node] == ["Softmax", "ArgMax"]
+
+
 def test_an_output_that_is_no_softmax_stays() -> None:
     model = tiny_recogniser()
     model.graph.node[-1].op_type = "Relu"
@@ -143,7 +185,7 @@ def test_an_output_that_is_no_softmax_stays() -> None:
 def test_every_pass_together_keeps_results_metadata_and_bytes() -> None:
     model = tiny_recogniser()
     before = model.SerializeToString(deterministic=True)
-    passes = (*FOR_TARGET["cpu"], *FOR_STAGE["rec"])
+    passes = passes_for("cpu", "rec")
     fused = rewrite(model, passes)
     onnx.checker.check_model(fused, full_check=True)
     images = RNG.integers(0, 256, (2, 8, 20, 3), dtype=np.uint8)
@@ -198,7 +240,7 @@ def test_a_graph_of_another_kind_comes_through_as_it_is() -> None:
     )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    ours = rewrite(model, (*FOR_TARGET["cpu"], *FOR_STAGE["rec"]))
+    ours = rewrite(model, passes_for("cpu", "rec"))
     for each in (*ours.graph.node, *model.graph.node):
         each.ClearField("name")
     assert ours == model

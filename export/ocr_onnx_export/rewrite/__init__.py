@@ -8,6 +8,7 @@ from onnx import ModelProto
 from ocr_onnx.manifest import Stage
 from ocr_onnx_export.rewrite.affine_to_batch_norm import affine_to_batch_norm
 from ocr_onnx_export.rewrite.align_channels import align_channels
+from ocr_onnx_export.rewrite.argmax_in_blocks import argmax_in_blocks
 from ocr_onnx_export.rewrite.ctc_output import ctc_output
 from ocr_onnx_export.rewrite.fold_affine_after import fold_affine_after
 from ocr_onnx_export.rewrite.fold_affine_before import fold_affine_before
@@ -51,7 +52,15 @@ FOR_STAGE: Mapping[Stage, tuple[Pass, ...]] = {
 }
 """The input and output contract; the same on every target."""
 
+AFTER_STAGE: Mapping[Target, tuple[Pass, ...]] = {"cpu": (argmax_in_blocks,), "gpu": (), "openvino": ()}
+"""What shortens the contract's own operations. Only ONNX Runtime's CPU kernel of ArgMax is slow."""
+
 TIDY: tuple[Pass, ...] = (remove_dead, name_nodes)
+
+
+def passes_for(target: Target, stage: Stage) -> tuple[Pass, ...]:
+    """Return everything a model of `stage` goes through for `target`, the contract included."""
+    return (*FOR_TARGET[target], *FOR_STAGE[stage], *AFTER_STAGE[target])
 
 
 def rewrite(model: ModelProto, passes: Sequence[Pass] = FOR_TARGET["cpu"]) -> ModelProto:
@@ -65,7 +74,7 @@ def rewrite(model: ModelProto, passes: Sequence[Pass] = FOR_TARGET["cpu"]) -> Mo
     0.67, mobile rec 0.64 to 0.75, line classifier 0.95 to 1.0, server det, server rec and SVTRv2
     0.98 to 1.01 (they have little to fold).
 
-    For the input and output contract too, pass `(*FOR_TARGET[target], *FOR_STAGE[stage])`.
+    For the input and output contract too, pass `passes_for(target, stage)`.
     """
     graph = Graph.from_model(upgrade_opset(model))
     for apply in (*passes, *TIDY):

@@ -15,7 +15,10 @@ def affine_to_batch_norm(graph: Graph) -> Graph:
     What is left after folding stands before padded depthwise convolutions. ONNX Runtime keeps its
     blocked layout (NCHWc) through BatchNormalization but not through a Mul or Add with a constant,
     where it reorders the tensor twice. The pass over the tensor itself cannot be saved: the shift
-    is not linear in the padded border. Mobile det 0.91, rec 0.88 of the CPU time without.
+    is not linear in the padded border. It is a sixteenth of mobile rec's time (16 of them, 3.7 ms of
+    61 at batch 6): giving the convolution before it a padded ring that already holds the right
+    value would need one more block of channels and a ring of pixels, which is more work than the
+    pass. Mobile det 0.91, rec 0.88 of the CPU time without.
     """
     return sweep(graph, _replace)
 
