@@ -8,6 +8,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -30,6 +31,8 @@ Runner: TypeAlias = Callable[[Sequence[Images]], list[TimedOutput]]
 
 WIDTH_TYPES: Mapping[str, type[np.generic]] = {"tensor(int32)": np.int32, "tensor(int64)": np.int64}
 MASK_THRESHOLD = 0.3  # where DB post-processing cuts the map
+TIMING_BUDGET_MS = 2000.0  # for a file and the one it is timed against
+TIMING_ROUNDS = (5, 50)  # at least and at most
 WORDS = ("Boarding", "2024-11-22", "INVOICE", "No. 1834", "total 56.90", "quick fox", "Gate B7", "ocr@onnx")
 
 # (batch, height, width)
@@ -96,7 +99,10 @@ def compare(
     for name, path in candidates.items():
         for sample, want, have in zip(inputs, expected, onnx_runner(path, stage)(images), strict=True):
             comparisons.append(_compare_one(name, stage, sample, want, have))
-    return describe(source, stage, candidates, model=model, versions=tool.versions(), comparisons=comparisons)
+    report = describe(
+        source, stage, candidates, model=model, versions=tool.versions(), comparisons=comparisons
+    )
+    return replace(report, answers=_answers(stage, [each.output for each in expected]))
 
 
 def compare_onnx(
@@ -141,6 +147,19 @@ def describe(
 def file_facts(path: Path) -> dict[str, str | int]:
     """Return a file's name, size and hash, as a report lists them."""
     return {"file": path.name, "size_bytes": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def time_against(first: Path, path: Path, stage: Stage, shape: tuple[int, int, int]) -> tuple[float, float]:
+    """Return how long `path` takes on drawn text, in ms, and that in relation to `first`: medians.
+
+    Both files run in turn, after a run each to warm up, so that a busy machine disturbs both alike.
+    """
+    images = [next(sample.images for sample in samples([shape]) if sample.kind == "text")]
+    runners = [onnx_runner(file, stage) for file in (first, path)]
+    warm_ms = [run(images * 2)[1].time_ms for run in runners]
+    rounds = int(np.clip(TIMING_BUDGET_MS / sum(warm_ms), *TIMING_ROUNDS))
+    pairs = np.array([[run(images)[0].time_ms for run in runners] for _ in range(rounds)])
+    return float(np.median(pairs[:, 1])), float(np.median(pairs[:, 1] / pairs[:, 0]))
 
 
 def samples(grid: Sequence[tuple[int, int, int]], seed: int = 0) -> list[Sample]:
@@ -201,10 +220,8 @@ def _compare_one(name: str, stage: Stage, sample: Sample, want: TimedOutput, hav
         problem = f"puts out {list(have.output.shape)} where Paddle puts out {list(want.output.shape)}"
         raise ConversionError(name, problem, "convert it by the other --route")
     difference = np.abs(want.output.astype(np.float64) - have.output)
-    if stage == "det":
-        equal = (want.output > MASK_THRESHOLD) == (have.output > MASK_THRESHOLD)
-    else:
-        equal = want.output.argmax(axis=-1) == have.output.argmax(axis=-1)
+    decided = _decisions(stage, want.output)
+    equal = decided == _decisions(stage, have.output)
     batch, height, width, _ = sample.images.shape
     return Comparison(
         candidate=name,
@@ -213,9 +230,29 @@ def _compare_one(name: str, stage: Stage, sample: Sample, want: TimedOutput, hav
         max_abs=float(difference.max()),
         mean_abs=float(difference.mean()),
         agreement=float(equal.mean()),
+        decisions=decided.size,
+        variety=float(decided.mean() if stage == "det" else len(np.unique(decided))),
         paddle_ms=round(want.time_ms, 1),
         onnx_ms=round(have.time_ms, 1),
     )
+
+
+def _decisions(stage: Stage, output: F32Array) -> NDArray[Any]:
+    """Return what is made of an output: text or not, for each pixel, or the best class."""
+    return output > MASK_THRESHOLD if stage == "det" else output.argmax(axis=-1)
+
+
+def _answers(stage: Stage, outputs: Sequence[F32Array]) -> dict[str, float]:
+    """Sum up how varied and how sharp all outputs are, so that a reader can judge an agreement."""
+    decided = np.concatenate([_decisions(stage, output).ravel() for output in outputs])
+    if stage == "det":
+        return {"map pixels": decided.size, "of them text (share)": float(decided.mean())}
+    best = np.concatenate([output.max(axis=-1).ravel() for output in outputs])
+    return {
+        "best classes": decided.size,
+        "of them different": len(np.unique(decided)),
+        "median probability of the best": float(np.median(best)),
+    }
 
 
 def _sha256(path: Path) -> str:

@@ -1,14 +1,15 @@
 """A recogniser in the manner of RepSVTR, written here with Paddle: by both routes the same as Paddle.
 
-RepViT blocks (a depthwise convolution beside a pointwise one, squeeze-excite, a GELU mixer), pooling
-with a stride over the height, an SVTR neck with global attention, and a CTC head.
+RepViT blocks (a 3x3 depthwise convolution beside a 1x1 one and the input itself, squeeze-excite in every
+other block, a GELU mixer), pooling with a stride over the height, an SVTR neck (narrowed, two blocks of
+global attention, widened, joined with what went in), and a CTC head. Batch norms have the statistics of
+drawn text, without which a random net gives nearly the same answer everywhere.
 """
 
 import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from ocr_onnx_export import parity
@@ -25,11 +26,9 @@ CHARACTERS = 40
 def paddle() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module = pytest.importorskip(
+        return pytest.importorskip(
             "paddle", reason="PaddlePaddle is not installed (dependency group `paddle`)"
         )
-    module.seed(5)
-    return module
 
 
 def conv_bn(nn: Any, inputs: int, outputs: int, kernel: Any, stride: Any = 1, groups: int = 1) -> Any:
@@ -93,7 +92,7 @@ def attention_block(nn: Any) -> Any:
 
 
 def rep_svtr(paddle: Any) -> Any:
-    """Build the network, in inference mode, its running statistics drawn at random."""
+    """Build the network, in inference mode, its batch norms' statistics measured on drawn text."""
     nn = paddle.nn
 
     rep_vit, attention = rep_vit_block(nn), attention_block(nn)
@@ -105,11 +104,13 @@ def rep_svtr(paddle: Any) -> Any:
             self.first = nn.Sequential(rep_vit(32, True), rep_vit(32, False))
             self.down = conv_bn(nn, 32, 48, 3, (2, 1))
             self.second = nn.Sequential(rep_vit(48, True), rep_vit(48, False))
-            self.reduce = nn.Sequential(conv_bn(nn, 48, 24, (1, 3)), nn.Swish())
-            self.attention = attention(24, 4)
+            narrow = conv_bn(nn, 48, 24, (1, 3)), nn.Swish(), conv_bn(nn, 24, 24, 1), nn.Swish()
+            self.reduce = nn.Sequential(*narrow)
+            self.attention = nn.Sequential(attention(24, 4), attention(24, 4))
             self.norm = nn.LayerNorm(24, epsilon=1e-6)
             self.widen = nn.Sequential(conv_bn(nn, 24, 48, 1), nn.Swish())
-            self.join = nn.Sequential(conv_bn(nn, 96, 24, (1, 3)), nn.Swish())
+            join = conv_bn(nn, 96, 24, (1, 3)), nn.Swish(), conv_bn(nn, 24, 24, 1), nn.Swish()
+            self.join = nn.Sequential(*join)
             self.head = nn.Linear(24, CHARACTERS + 2)
 
         def forward(self, x: Any) -> Any:
@@ -121,10 +122,14 @@ def rep_svtr(paddle: Any) -> Any:
             logits = self.head(x.squeeze(2).transpose((0, 2, 1)))
             return nn.functional.softmax(logits * 8.0, axis=2)
 
+    paddle.seed(7)
     net = RepSvtr()
-    for name, buffer in net.named_buffers():
-        if name.endswith(("_mean", "_variance")):
-            buffer.set_value(paddle.uniform(buffer.shape, min=0.3, max=1.2))
+    net.eval()
+    norms = [layer for layer in net.sublayers() if isinstance(layer, nn.BatchNorm2D)]
+    for norm in norms:
+        norm.train()
+        norm._momentum = 0.0  # nothing of the statistics it had
+    net(paddle.to_tensor(parity.normalise("rec", parity.samples([(8, 48, 320)], seed=1)[1].images)))
     net.eval()
     return net
 
@@ -138,15 +143,10 @@ def test_rep_svtr_agrees_with_paddle(paddle: Any, tmp_path: Path, route: Route) 
     converted = convert_source(source, "rep-svtr", route=route)
     path = tmp_path / "rep-svtr.onnx"
     path.write_bytes(converted.data)
-    grid = [(1, 48, 160), (3, 48, 320), (1, 48, 1600)]
+    grid = [(1, 48, 160), (3, 48, 320), (8, 48, 160), (1, 48, 1600), (1, 48, 3200)]
     report = parity.compare(source, "rec", {route: path}, grid, tool=PaddleTool.find())
     assert report.passed, report.to_markdown()
     assert converted.classes == CHARACTERS + 2
-
-
-def test_net_is_worth_comparing(paddle: Any) -> None:
-    """Its answers differ from step to step, so that equal best classes mean something."""
-    net = rep_svtr(paddle)
-    images = parity.normalise("rec", parity.samples([(1, 48, 640)])[1].images)
-    best = net(paddle.to_tensor(images)).numpy().argmax(-1)
-    assert len(np.unique(best)) > 3
+    texts = [one for one in report.comparisons if one.kind == "text"]
+    assert min(one.variety for one in texts) >= 8  # equal best classes mean something
+    assert report.answers["of them different"] > 0.7 * CHARACTERS
