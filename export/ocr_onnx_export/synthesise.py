@@ -28,13 +28,16 @@ KERNEL_GAIN = 1.2
 MATRIX_GAIN = 1.3
 SQUARE_GAIN = 0.4  # what attention adds: an average over all places, which with more drowns each one's own
 CLASSIFIER_GAIN = 5.0
-MAP_GAIN = 8.0
-MAP_BIAS = -6.0  # of the logit, so that most of a page is no text
+MAP_GAIN = 3.0
+MAP_BIAS = -2.5  # of the logit, so that most of a page is no text
 MEASURED_ON: Mapping[Stage, tuple[int, int, int]] = {
     "det": (2, 320, 320),
     "rec": (8, 48, 320),
     "cls": (8, 48, 192),
 }
+DET_VARIANCE_FLOOR = (
+    0.3  # of a norm's mean square: PP-OCRv4_server_det has 48 in a row, each adds to rounding
+)
 CHANNEL_AXES = (0, 2, 3)  # a batch norm has one mean and variance per channel of (N, C, H, W)
 
 
@@ -68,7 +71,21 @@ def measured(program: Program, values: Mapping[str, Array]) -> dict[str, Array]:
         session = Session(path, RuntimeOptions())
         feeds = {session.inputs[0].name: parity.normalise(stage, pictures)}
         found = session(feeds, list(statistics.values()))
-    return {**values, **dict(zip(statistics, found, strict=True))}
+    measurements = dict(zip(statistics, found, strict=True))
+    if stage == "det":
+        measurements = _floored(measurements)
+    return {**values, **measurements}
+
+
+def _floored(measurements: Mapping[str, Array]) -> dict[str, Array]:
+    """Raise small variances, so that no channel, and no rounding in it, is amplified without bound."""
+    raised = dict(measurements)
+    for name, mean in measurements.items():
+        if name.endswith(".w_1"):
+            variance = measurements[f"{name[:-1]}2"]
+            floor = DET_VARIANCE_FLOOR * float((mean**2).mean() + variance.mean())
+            raised[f"{name[:-1]}2"] = np.maximum(variance, np.float32(floor))
+    return raised
 
 
 def _measuring(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
