@@ -1,12 +1,10 @@
 """Two folders of the same models, stock and rewritten, go in; how their times compare comes out.
 
-`python -m ocr_onnx_bench.rewrites --help` runs it from the command line.
+`ocr-onnx bench rewrites` runs it from the command line.
 """
 
-import argparse
 import hashlib
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +14,11 @@ from typing import Literal
 import numpy as np
 
 from ocr_onnx import contract
-from ocr_onnx.errors import InputError, ModelContractError, OcrError, OptionError
+from ocr_onnx.errors import InputError, ModelContractError
 from ocr_onnx.options import RuntimeOptions
 from ocr_onnx.runtime import Session
 from ocr_onnx.threads import usable_threads
-from ocr_onnx_bench import environment, record
+from ocr_onnx_bench import environment
 
 SHAPES: Mapping[str, tuple[tuple[int, int, int], ...]] = {
     "det": ((1, 640, 640), (1, 736, 1280)),
@@ -71,10 +69,8 @@ def make_record(
 ) -> RewritesRecord:
     """Time every model that both folders hold (or those named) on the shapes of its stage.
 
-    Raises InputError where a folder lacks one of them, OptionError for fewer than one round.
+    Raises InputError where a folder lacks one of them.
     """
-    if rounds < 1:
-        raise OptionError("--rounds", f"{rounds} is no number of rounds", "give 1 or more")
     names = list(models) or sorted({path.stem for path in stock.glob("*.onnx")})
     if not names:
         raise InputError(str(stock), "holds no .onnx file", "give what `ocr-onnx export --stock` wrote")
@@ -133,7 +129,6 @@ def _compare(stock: Path, rewritten: Path, rounds: int, threads: int) -> list[Co
                 paired_ratio=statistics.median(late / early for early, late in times),
             )
         )
-        print(_row(found[-1]), flush=True)
     return found
 
 
@@ -157,44 +152,14 @@ def _ms(call: Callable[[], object]) -> float:
     return (time.perf_counter() - start) * 1000
 
 
+def summary(found: RewritesRecord) -> str:
+    """Return the figures for a person, a line for each model and shape."""
+    return "\n".join(map(_row, found.comparisons))
+
+
 def _row(one: Comparison) -> str:
     shape = "x".join(map(str, one.shape))
     return (
         f"{one.model:24} {shape:12} {one.stock_median_ms:8.1f} ms -> {one.rewritten_median_ms:8.1f} ms  "
         f"{one.ratio:.3f} (paired {one.paired_ratio:.3f})"
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare from the command line; return the exit status."""
-    given = _parser().parse_args(arguments)
-    try:
-        file = record.path_of(given.record, given.results) if given.record else None
-        found = make_record(
-            given.stock, given.rewritten, given.models, rounds=given.rounds, threads=given.threads
-        )
-    except OcrError as error:
-        print(error, file=sys.stderr)
-        return 1
-    if file:
-        record.write(file, found)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="ocr_onnx_bench.rewrites", description=(__doc__ or "").split("\n")[0]
-    )
-    add = parser.add_argument
-    add("--stock", type=Path, required=True, metavar="DIR", help="what `ocr-onnx export --stock` wrote")
-    add("--rewritten", type=Path, required=True, metavar="DIR", help="what `ocr-onnx export` wrote")
-    add("--models", nargs="*", default=[], metavar="NAME", help="file names without .onnx; all by default")
-    add("--rounds", type=int, default=30)
-    add("--threads", type=int, default=0)
-    add("--record", default="", metavar="NAME", help="write NAME.json into the results folder")
-    add("--results", type=Path, default=record.RESULTS)
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -55,6 +55,32 @@ def soak(
     _finish(found, soak.summary(found), path)
 
 
+@bench_app.command()
+def rewrites(
+    stock: Annotated[
+        Path, typer.Argument(metavar="STOCK", help="Folder that `ocr-onnx export --stock` wrote.")
+    ],
+    rewritten: Annotated[
+        Path, typer.Argument(metavar="REWRITTEN", help="Folder that `ocr-onnx export` wrote.")
+    ],
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="NAME", help="Only this file, without .onnx. Repeatable."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Times each is run, in turns.")] = 30,
+    threads: Annotated[int, typer.Option(min=0, metavar="N", help="Threads of one run; 0 for all.")] = 0,
+    record: RecordName = None,
+    results: Results = RESULTS,
+) -> None:
+    """Time rewritten models against stock ones, in turns."""
+    from ocr_onnx_bench import rewrites
+    from ocr_onnx_bench.record import path_of
+
+    path = path_of(record or "rewrites-cpu", results)
+    found = rewrites.make_record(stock, rewritten, models or (), rounds=rounds, threads=threads)
+    _finish(found, rewrites.summary(found), path)
+
+
 def _finish(found: object, summary: str, path: Path) -> None:
     """Print what was found for people, and write its record (a dataclass)."""
     from ocr_onnx_bench.record import write

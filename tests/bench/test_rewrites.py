@@ -6,6 +6,7 @@ import pytest
 
 from ocr_onnx import model_store
 from ocr_onnx_bench import rewrites
+from tests.conftest import Run
 
 
 @pytest.fixture
@@ -14,9 +15,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_model_against_itself_is_timed_in_turns_and_recorded(folder: Path) -> None:
-    arguments = ["--stock", str(folder), "--rewritten", str(folder), "--rounds", "3", "--record", "same"]
-    assert rewrites.main([*arguments, "--results", str(folder)]) == 0
+def test_a_model_against_itself_is_timed_in_turns_and_recorded(run: Run, folder: Path) -> None:
+    outcome = run(
+        "bench", "rewrites", folder, folder, "--rounds", "3", "--record", "same", "--results", folder
+    )
+    assert outcome.code == 0
+    assert "cls                      6x48x192" in outcome.out
     found = json.loads((folder / "same.json").read_text())["comparisons"]
     assert [one["shape"] for one in found] == [[6, 48, 192], [1, 48, 192]]
     for one in found:
@@ -36,16 +40,18 @@ def test_who_begins_changes_and_times_stay_with_their_owner() -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        (["--rounds", "0"], "is no number of rounds"),
-        (["--models", "other"], "is not there"),
-        (["--stock", "empty"], "holds no .onnx file"),
-        (["--record", "../x"], "is not a name"),
+        (("--rounds", "0"), "--rounds"),
+        (("--model", "other"), "is not there"),
+        (("--record", "../x"), "is not a name"),
     ],
 )
-def test_bad_input_is_one_line(
-    folder: Path, capsys: pytest.CaptureFixture[str], changes: list[str], problem: str
-) -> None:
-    arguments = ["--stock", str(folder), "--rewritten", str(folder), *changes]
-    assert rewrites.main(arguments) == 1
-    [line] = capsys.readouterr().err.splitlines()
-    assert problem in line
+def test_bad_input_is_said(run: Run, folder: Path, changes: tuple[str, str], problem: str) -> None:
+    outcome = run("bench", "rewrites", folder, folder, *changes)
+    assert outcome.code in (1, 2)
+    assert problem in outcome.err
+
+
+def test_a_folder_without_models_is_one_line(run: Run, folder: Path) -> None:
+    outcome = run("bench", "rewrites", folder / "empty", folder)
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert "holds no .onnx file" in outcome.err
