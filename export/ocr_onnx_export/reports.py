@@ -19,7 +19,7 @@ from ocr_onnx.manifest import Stage
 from ocr_onnx_export import parity, pir
 from ocr_onnx_export.finish import to_bytes
 from ocr_onnx_export.report import Report
-from ocr_onnx_export.rewrite import FOR_STAGE, FOR_TARGET, TIDY, rewrite
+from ocr_onnx_export.rewrite import TIDY, passes_for, rewrite
 from ocr_onnx_export.rewrite.graph import Graph, Pass
 from ocr_onnx_export.rewrite.upgrade_opset import upgrade_opset
 from ocr_onnx_export.routes import convert_source
@@ -106,7 +106,7 @@ def report_on(source: Source, name: str, folder: Path, grid: Sequence[tuple[int,
     light = convert_source(source, name)
     other = convert_source(source, name, route="paddle2onnx")
     stage = light.label.stage
-    passes = (*FOR_TARGET["cpu"], *FOR_STAGE[stage])
+    passes = passes_for("cpu", stage)
     files = files_of(light.data, other.data, passes)
     candidates = {}
     for number, (label, data) in enumerate(files.items()):

@@ -13,12 +13,12 @@ from ocr_onnx_export import reports
 from ocr_onnx_export.finish import to_bytes
 from ocr_onnx_export.report import Comparison, Facts, Report
 from ocr_onnx_export.reports import SUBJECTS, Subject
-from ocr_onnx_export.rewrite import FOR_STAGE, FOR_TARGET, rewrite
+from ocr_onnx_export.rewrite import FOR_STAGE, FOR_TARGET, passes_for, rewrite
 from ocr_onnx_export.routes import convert_source
 from ocr_onnx_export.sources import Source, read_source
 from tests.export.pir_programs import CHARACTERS, tiny_rec
 
-PASSES = (*FOR_TARGET["cpu"], *FOR_STAGE["rec"])
+PASSES = passes_for("cpu", "rec")
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def source(tmp_path: Path) -> Source:
 
 
 def test_every_rewrite_of_every_list_has_a_name_of_its_own() -> None:
-    for stage in FOR_STAGE.values():
-        for target in FOR_TARGET.values():
-            names = [reports.pass_name(one) for one in (*target, *stage)]
+    for stage in FOR_STAGE:
+        for target in FOR_TARGET:
+            names = [reports.pass_name(one) for one in passes_for(target, stage)]
             assert len(set(names)) == len(names)
     assert reports.pass_name(FOR_STAGE["rec"][0]) == "image_input"
 
