@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
+from pathlib import Path
 from typing import Self
 
 from ocr_onnx import classify, contract, crop, detect, inputs, model_store, order, recognize
@@ -15,9 +16,11 @@ from ocr_onnx.errors import InputError, ModelContractError, OcrError, OptionErro
 from ocr_onnx.inputs import Readable
 from ocr_onnx.options import ModelOptions, Options, RuntimeOptions
 from ocr_onnx.recognize import RecognizedLine
-from ocr_onnx.runtime import Session
+from ocr_onnx.runtime import Device, Session
+from ocr_onnx.threads import usable_threads
 
 PAGES_AHEAD = 1  # decoded and waiting, or read and not yet asked for, beside one per worker
+MAX_LANES = 8  # every lane holds a run's memory, and a page has few runs to share out
 COARSE_SCALE = 0.25  # below it, text of ordinary size is too small for the detector
 
 
@@ -26,13 +29,15 @@ class Engine:
     """The networks as callables, and the options that calls start from.
 
     Keeps no state between calls: any number of threads may share one engine. `charset` maps class
-    to character. `provenance` is stamped on every result.
+    to character. `rec_lanes` reads the lines of one page side by side where `rec` would read them
+    one run after the other. `provenance` is stamped on every result.
     """
 
     det: detect.Infer
     rec: recognize.Infer
     charset: tuple[str, ...]
     cls: classify.Infer | None = None
+    rec_lanes: recognize.Lanes | None = None
     options: Options = Options()
     provenance: Provenance | None = None
 
@@ -73,6 +78,7 @@ class Engine:
             rec=contract.rec_infer(rec, str(files.rec.path), len(charset)),
             charset=charset,
             cls=cls_infer,
+            rec_lanes=_rec_lanes(files.rec.path, rec.device, runtime, len(charset)),
             options=options,
             provenance=Provenance(
                 models=tuple((stage, f"{file.spec.name}@{file.sha256}") for stage, file in used),
@@ -127,7 +133,7 @@ class Engine:
         """
         options = self._checked(options)
         images = [line.image for line in inputs.pages(lines, options.input)]
-        return tuple(recognize.read_lines(images, self.rec, self.charset, options.rec))
+        return tuple(recognize.read_lines(images, self.rec, self.charset, options.rec, self.rec_lanes))
 
     def _checked(self, options: Options | None) -> Options:
         """Return the options of a call, after making sure that this engine can honour them."""
@@ -169,7 +175,7 @@ class Engine:
         images = crop.cut(page.image, crop.rectangles(found.quads_px), options.crop)
         angles = self._angles(images, options)
         upright = [classify.upright(image, angle) for image, angle in zip(images, angles, strict=True)]
-        texts = recognize.read_lines(upright, self.rec, self.charset, options.rec)
+        texts = recognize.read_lines(upright, self.rec, self.charset, options.rec, self.rec_lanes)
         outlines = found.outlines_px or tuple(found.quads_px)
         lines = tuple(
             TextLine(
@@ -209,6 +215,16 @@ class Engine:
         if self.cls is None or not options.cls.enabled:
             return [0] * len(images)
         return classify.angles(images, self.cls, options.cls)
+
+
+def _rec_lanes(path: Path, device: Device, runtime: RuntimeOptions, classes: int) -> recognize.Lanes | None:
+    """Open rec once more for runs side by side; None where one run takes all there is."""
+    threads = runtime.threads or usable_threads()
+    count = min(threads, MAX_LANES)
+    if device.kind != "cpu" or count == 1:
+        return None
+    session = Session(path, replace(runtime, threads=threads // count))
+    return recognize.Lanes(contract.rec_infer(session, str(path), classes), count)
 
 
 def _charset(files: model_store.ModelFiles, rec: Session) -> tuple[str, ...]:

@@ -305,6 +305,13 @@ def test_threads_and_concurrency_do_not_change_a_result(mobile: Engine) -> None:
             assert result == expected
 
 
+def test_lanes_do_not_change_a_result(mobile: Engine) -> None:
+    assert mobile.rec_lanes is not None
+    assert mobile.rec_lanes.count == 2
+    assert replace(mobile, rec_lanes=None).read(DEMO) == mobile.read(DEMO)
+    assert Engine.load("mobile", threads=1).rec_lanes is None
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
 def test_the_batch_size_does_not_change_a_result(mobile: Engine, batch_size: int) -> None:
     assert mobile.read(DEMO, Options(rec=RecOptions(batch_size=batch_size))).lines == mobile.read(DEMO).lines

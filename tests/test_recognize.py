@@ -1,6 +1,7 @@
 """The rec stage against a plain second implementation, and what it must not depend on."""
 
 import math
+import threading
 from itertools import groupby
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from ocr_onnx import contract, recognize
 from ocr_onnx.data import F32Array, ImageBgr
 from ocr_onnx.errors import ModelContractError
 from ocr_onnx.options import RecOptions, RuntimeOptions, WidthRule
-from ocr_onnx.recognize import CtcSteps, RecognizedLine
+from ocr_onnx.recognize import CtcSteps, Lanes, RecognizedLine
 from ocr_onnx.runtime import Session
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +65,10 @@ class SeeThrough:
             LETTERS
         )
         return CtcSteps(labels, (1 / (1 + np.abs(hashes) % 5)).astype(np.float32))
+
+
+def never(_images: NDArray[np.uint8], _content_px: NDArray[np.int32]) -> CtcSteps:
+    raise ModelContractError("this network", "is never to be called", "call the other")
 
 
 # --- the second implementation -------------------------------------------------------------------
@@ -238,13 +243,41 @@ def test_a_line_depends_on_itself_alone(seed: int, count: int, rule: WidthRule, 
         assert all(n <= batch_size and width <= max(limit, 320) for n, width in network.runs)
         found = recognize.read_lines([lines[k] for k in shuffled], network, LETTERS, options)
         assert found == [alone[k] for k in shuffled]
+        for count in (2, 3):
+            assert recognize.read_lines(lines, network, LETTERS, options, Lanes(network, count)) == alone
 
 
 def test_equal_widths_share_runs() -> None:
     network = SeeThrough()
     lines = [np.zeros((48, width, 3), np.uint8) for width in (100, 900, 100, 900, 100)]
     recognize.read_lines(lines, network, LETTERS, RecOptions(batch_size=2, width="reference"))
-    assert network.runs == [(2, 320), (1, 320), (2, 900)]
+    assert network.runs == [(2, 900), (2, 320), (1, 320)]
+
+
+def test_lanes_run_side_by_side() -> None:
+    meeting = threading.Barrier(3, timeout=10)  # breaks unless three runs are under way at once
+    network = SeeThrough()
+
+    def infer(images: NDArray[np.uint8], content_px: NDArray[np.int32]) -> CtcSteps:
+        meeting.wait()
+        return network(images, content_px)
+
+    lines = [np.full((48, width, 3), width % 251, np.uint8) for width in (100, 400, 900)]
+    found = recognize.read_lines(lines, never, LETTERS, RecOptions(), Lanes(infer, 3))
+    assert found == recognize.read_lines(lines, network, LETTERS, RecOptions())
+
+
+def test_too_few_runs_for_all_lanes_go_one_by_one() -> None:
+    network = SeeThrough()
+    lines = [np.zeros((48, 100, 3), np.uint8)] * 2
+    recognize.read_lines(lines, network, LETTERS, RecOptions(), Lanes(never, 2))
+    assert network.runs == [(2, 160)]
+
+
+def test_an_error_in_a_lane_comes_out() -> None:
+    lines = [np.zeros((48, width, 3), np.uint8) for width in (100, 400)]
+    with pytest.raises(ModelContractError, match="never to be called"):
+        recognize.read_lines(lines, SeeThrough(), LETTERS, RecOptions(), Lanes(never, 2))
 
 
 @pytest.mark.parametrize("rule", ["tight", "reference"])
