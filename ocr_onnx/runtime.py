@@ -4,10 +4,13 @@ import ctypes
 import functools
 import importlib
 import importlib.metadata
+import json
 import os
 import sys
+import tempfile
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -174,13 +177,21 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_child_end)
 
 
-def open_session(subject: str, model: str | bytes, device: Device, threads: int) -> Any:
-    """Open an ONNX Runtime session for a path or a model's bytes; `subject` names it in errors."""
+def open_session(
+    subject: str, model: str | bytes, device: Device, threads: int, profile: str | None = None
+) -> Any:
+    """Open an ONNX Runtime session for a path or a model's bytes; `subject` names it in errors.
+
+    With `profile`, ONNX Runtime writes a trace of every run to a file whose path begins so.
+    """
     ort = onnxruntime()
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
     settings.log_severity_level = LOG_ERRORS_ONLY
+    if profile is not None:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = profile
     # Memory patterns are cached for every new shape and pages have many; the arena alone is as
     # flat over time and does not cost speed.
     settings.enable_mem_pattern = False
@@ -206,6 +217,22 @@ def open_session(subject: str, model: str | bytes, device: Device, threads: int)
             "run `ocr-onnx doctor` to see what is missing",
         )
     return session
+
+
+def node_placement(path: Path, options: RuntimeOptions, feeds: Mapping[str, Array]) -> dict[str, int]:
+    """Run a model once and return how many of its operations each execution provider ran.
+
+    What a session lists as its providers is a wish; ONNX Runtime's trace tells where operations went.
+    Raises what `Session` does.
+    """
+    device = find_device(options.device)
+    with tempfile.TemporaryDirectory() as folder:
+        threads = options.threads or usable_threads()
+        session = open_session(str(path), str(path), device, threads, f"{folder}/trace")
+        session.run(None, dict(feeds))
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    ran = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
+    return dict(Counter(event["args"]["provider"] for event in ran))
 
 
 def provider_options(device: Device, threads: int) -> dict[str, str]:

@@ -116,6 +116,7 @@ def test_help_imports_nothing_heavy_either() -> None:
         ("models", "verify"),
         ("models", "path"),
         ("bench",),
+        ("bench", "latency"),
         ("bench", "rewrites"),
         ("bench", "soak"),
     ],

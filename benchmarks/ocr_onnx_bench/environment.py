@@ -1,6 +1,8 @@
 """What a figure depends on beside the code: this machine's CPU, limits, packages and commit."""
 
+import os
 import platform
+import shutil
 import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -24,7 +26,7 @@ class Environment:
 
     `cores` are those this process may run on, `cpu_quota` how many of them its cgroup grants
     (None: no limit). `commit` ends in "+" when tracked files differ from it; None outside a
-    checkout.
+    checkout. `gpu` is the name, driver and memory of the first NVIDIA GPU; None without.
     """
 
     system: str
@@ -36,6 +38,7 @@ class Environment:
     python: str
     packages: tuple[tuple[str, str], ...]
     commit: str | None
+    gpu: str | None = None
 
 
 def describe() -> Environment:
@@ -51,7 +54,38 @@ def describe() -> Environment:
         python=f"{platform.python_implementation()} {platform.python_version()}",
         packages=_packages(),
         commit=_commit(),
+        gpu=_nvidia_smi("--query-gpu=name,driver_version,memory.total"),
     )
+
+
+def peak_rss_mib() -> float | None:
+    """Return the most memory this process ever held; None where the system does not tell (not Linux)."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    return int(fields["VmHWM"].split()[0]) / 1024
+
+
+def gpu_memory_mib() -> float | None:
+    """Return what this process holds on NVIDIA GPUs; None without one."""
+    rows = _nvidia_smi("--query-compute-apps=pid,used_memory", "nounits", every=True)
+    own = [row.split(", ")[1] for row in (rows or "").splitlines() if row.split(", ")[0] == str(os.getpid())]
+    return sum(map(float, own)) if own else None
+
+
+def _nvidia_smi(query: str, *extra: str, every: bool = False) -> str | None:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    try:
+        command = [tool, query, f"--format={','.join(('csv', 'noheader', *extra))}"]
+        done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=20)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    rows = done.stdout.strip()
+    return rows if every else next(iter(rows.splitlines()), None)
 
 
 def _cpu() -> tuple[str, frozenset[str]]:

@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
+from ocr_onnx.cli.options import ModelFolder, Quiet
+from ocr_onnx.console import say
 from ocr_onnx.errors import DependencyError
+from ocr_onnx.options import ModelOptions
 
 bench_app = typer.Typer(
     help="Measure speed, accuracy and memory, and write a record of every run.",
@@ -53,6 +56,64 @@ def soak(
         pages, settled_pages=settled_pages, sample_pages=sample_pages, workers=workers, seed=seed
     )
     _finish(found, soak.summary(found), path)
+
+
+@bench_app.command()
+def latency(
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="Profile of the cases file: default, xeon-8t or t4.")
+    ] = "default",
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="NAME", help="Only this model, by its publisher's name. Repeatable."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="Instead of the profile's.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Instead of the profile's; 0 for all.")
+    ] = None,
+    repetitions: Annotated[int, typer.Option(min=1, metavar="N", help="Least runs of a case.")] = 30,
+    seconds: Annotated[float, typer.Option(min=0, metavar="S", help="Least time of a case.")] = 3.0,
+    graphs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Official graphs (DIR/graphs/NAME/inference.json) of models whose weights are not here; "
+            "they get random ones. [default: what OCR_ONNX_PADDLE_MODELS names]",
+        ),
+    ] = None,
+    cases: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Cases file. [default: benchmarks/cases.toml]")
+    ] = None,
+    model_dir: ModelFolder = None,
+    record: RecordName = None,
+    results: Results = RESULTS,
+    quiet: Quiet = False,
+) -> None:
+    """Time networks and whole pages, every case in a process of its own and in turns."""
+    from dataclasses import replace
+
+    from ocr_onnx_bench import cases as matrix
+    from ocr_onnx_bench import latency, models
+    from ocr_onnx_bench.record import path_of
+
+    path = path_of(record or f"latency-{profile}", results)
+    chosen = [
+        replace(
+            case,
+            device=device or case.device,
+            threads=case.threads if threads is None else threads,
+        )
+        for case in latency.matching(matrix.read(cases or matrix.default_file(), profile), names or ())
+    ]
+    found = latency.make_record(
+        profile,
+        tuple(dict.fromkeys(chosen)),
+        options=ModelOptions(folder=model_dir or ""),
+        graphs=models.graphs_folder(graphs),
+        effort=latency.Effort(repetitions, seconds),
+        progress=None if quiet else lambda message: say("measuring", message),
+    )
+    _finish(found, latency.summary(found), path)
 
 
 @bench_app.command()
