@@ -119,6 +119,7 @@ def test_help_imports_nothing_heavy_either() -> None:
         ("bench", "latency"),
         ("bench", "rewrites"),
         ("bench", "soak"),
+        ("bench", "accuracy"),
     ],
 )
 def test_every_command_explains_itself(run: Run, command: tuple[str, ...]) -> None:

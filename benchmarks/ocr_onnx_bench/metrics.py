@@ -18,6 +18,7 @@ Outline: TypeAlias = NDArray[np.float32]
 
 MIN_IOU = 0.5
 MIN_IGNORED_SHARE = 0.5
+MARKS = frozenset("!?.:,*\"()·[]/'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +119,29 @@ class TextRule:
             text = text.casefold()
         return "".join(text.split()) if self.drop_spaces else text
 
+    def same(self, truth: str, read: str) -> bool:
+        """Tell whether the two are equal in that form."""
+        return self.apply(truth) == self.apply(read)
+
+
+@dataclass(frozen=True, slots=True)
+class OfficialRule:
+    """How the official script of ICDAR 2015 task 4 ("end to end", no lexicon) compares two texts.
+
+    Upper and lower case are equal, and one of MARKS at either end of the true text may be left out.
+    """
+
+    def same(self, truth: str, read: str) -> bool:
+        """Tell whether the script takes `read` for `truth`."""
+        truth, read = truth.upper(), read.upper()
+        starts = (0, 1) if truth[:1] in MARKS else (0,)
+        ends = (len(truth), len(truth) - 1) if truth[-1:] in MARKS else (len(truth),)
+        return any(truth[start:end] == read for start in starts for end in ends)
+
 
 EXACT = TextRule()
 NORMALISED = TextRule(nfkc=True, fold_case=True, drop_spaces=True)
+OFFICIAL = OfficialRule()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +169,13 @@ def score_texts(truths: Sequence[str], read: Sequence[str], rule: TextRule = EXA
 
 
 def score_end_to_end(
-    matching: Matching, truths: Sequence[str], read: Sequence[str], rule: TextRule = EXACT
+    matching: Matching, truths: Sequence[str], read: Sequence[str], rule: TextRule | OfficialRule = EXACT
 ) -> Counts:
-    """Count the pairs of `matching` whose texts are equal too.
+    """Count the pairs of `matching` whose texts are equal too, by `rule`.
 
     A pair with the wrong text uses both its regions up: it is a miss and a false alarm.
     """
-    correct = sum(rule.apply(truths[row]) == rule.apply(read[found]) for row, found in matching.pairs)
+    correct = sum(rule.same(truths[row], read[found]) for row, found in matching.pairs)
     return Counts(correct, matching.truths, matching.found)
 
 

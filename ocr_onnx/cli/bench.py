@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ocr_onnx.cli.options import ModelFolder, Quiet
+from ocr_onnx.cli.options import Assignments, ConfigFile, ModelFolder, ModelSet, Quiet
 from ocr_onnx.console import say
 from ocr_onnx.errors import DependencyError
 from ocr_onnx.options import ModelOptions
@@ -140,6 +140,55 @@ def rewrites(
     path = path_of(record or "rewrites-cpu", results)
     found = rewrites.make_record(stock, rewritten, models or (), rounds=rounds, threads=threads)
     _finish(found, rewrites.summary(found), path)
+
+
+@bench_app.command()
+def accuracy(
+    data: Annotated[Path, typer.Option(metavar="PATH", help="Folder of a labelled set, or its label file.")],
+    stages: Annotated[
+        str,
+        typer.Option(metavar="A,B,...", help="Find regions, read the true ones, do both to whole pages."),
+    ] = "det,rec,e2e",
+    limit_images: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Only the first N images. [default: all]")
+    ] = None,
+    model_set: ModelSet = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", help="cpu, cuda[:i], tensorrt[:i], openvino or auto. [default: cpu]"),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Threads of one network run; 0 for all it may use. [default: 0]"),
+    ] = None,
+    model_dir: ModelFolder = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    record: RecordName = None,
+    results: Results = RESULTS,
+) -> None:
+    """Measure how well the text of a labelled set is found and read.
+
+    Sets are PP-OCR label files, ICDAR and SROIE folders, XFUND's JSON, and lists of line pictures.
+    Nothing is downloaded: get the models of another set with `ocr-onnx models pull` first.
+    """
+    from ocr_onnx.config import load
+    from ocr_onnx_bench import accuracy
+    from ocr_onnx_bench.record import path_of
+
+    if record is not None:
+        path_of(record, results)  # a bad name is told before minutes of work
+    chosen = accuracy.parse_stages(stages)
+    flags: dict[str, object] = {
+        "models.name": model_set,
+        "models.folder": model_dir,
+        "runtime.device": device,
+        "runtime.threads": threads,
+    }
+    effective = load(config, assignments or (), flags)
+    found = accuracy.make_record(data, effective, stages=chosen, limit_images=limit_images)
+    path = path_of(record or accuracy.default_name(found), results)
+    _finish(found, accuracy.summary(found), path)
 
 
 def _finish(found: object, summary: str, path: Path) -> None:
