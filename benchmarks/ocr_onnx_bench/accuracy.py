@@ -18,7 +18,7 @@ from ocr_onnx.config import Config
 from ocr_onnx.data import Detections, ImageBgr, PageResult, Provenance
 from ocr_onnx.engine import Engine
 from ocr_onnx.errors import InputError, OcrError, OptionError
-from ocr_onnx.options import Options
+from ocr_onnx.options import ModelOptions, Options
 from ocr_onnx.recognize import RecognizedLine
 from ocr_onnx_bench import environment, labels, metrics, reference
 from ocr_onnx_bench.labels import LabelledPage, LabelledSet, TrueRegion
@@ -299,7 +299,7 @@ def make_record(
         kind="accuracy",
         data=SetInfo(labelled.name, labelled.format, labelled.sha256, measured.images, len(labelled.pages)),
         figures=measured.figures,
-        not_comparable=published(engine.provenance),
+        not_comparable=published(engine.provenance, config.models),
         left_out=measured.left_out,
         model_set=config.models.name,
         provenance=engine.provenance,
@@ -308,18 +308,19 @@ def make_record(
     )
 
 
-def published(provenance: Provenance | None) -> tuple[ReferenceModel, ...]:
-    """Return what the reference publishes about the models of `provenance`; nothing about own ones."""
+def published(provenance: Provenance | None, asked: ModelOptions) -> tuple[ReferenceModel, ...]:
+    """Return what the reference publishes about the models of `provenance`; nothing about own files."""
     manifest = model_store.load_manifest()
-    names = [model.partition("@")[0] for _, model in provenance.models] if provenance else []
-    specs = [manifest.find(name) for name in names]
+    own = {"det": asked.det, "rec": asked.rec, "cls": asked.cls}
+    models = provenance.models if provenance else ()
+    specs = [manifest.find(model.partition("@")[0]) for stage, model in models if not own[stage]]
     found = [reference.find(spec.official) for spec in specs if spec]
     return tuple(model for model in found if model)
 
 
 def default_name(found: AccuracyRecord) -> str:
     """Return the name of a record for which none was given: after the set."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", found.data.name).strip("-._")
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", found.data.name).strip("-_")
     return f"accuracy-{plain or 'set'}"
 
 

@@ -13,7 +13,7 @@ from ocr_onnx.crop import as_points, as_quad
 from ocr_onnx.data import Detections, F32Array, ImageBgr, PageResult, Provenance, TextLine
 from ocr_onnx.engine import Engine
 from ocr_onnx.errors import OptionError
-from ocr_onnx.options import DetOptions, Options
+from ocr_onnx.options import DetOptions, ModelOptions, Options
 from ocr_onnx.recognize import RecognizedLine
 from ocr_onnx_bench import accuracy, labels
 from ocr_onnx_bench.accuracy import Ratios, measure
@@ -267,11 +267,18 @@ def test_published_figures_stand_beside_as_not_comparable(run: Run, folder: Path
     assert [entry["name"] for entry in content["not_comparable"]] == ["PP-OCRv4_mobile_det"]
 
 
+def test_a_model_of_ones_own_has_no_published_figure() -> None:
+    same_name = Provenance((("det", "PP-OCRv4_mobile_det@0000"),), "cpu", "fake", (1.0, 1.0), "0")
+    assert [model.stage for model in accuracy.published(same_name, ModelOptions())] == ["det"]
+    assert accuracy.published(same_name, ModelOptions(det="PP-OCRv4_mobile_det.onnx")) == ()
+    assert accuracy.published(None, ModelOptions()) == ()
+
+
 @pytest.mark.usefixtures("gray_engine")
 def test_a_record_is_named_after_the_set_unless_told(run: Run, folder: Path, tmp_path: Path) -> None:
-    named = folder.rename(folder.with_name("my set (2)"))
+    named = folder.rename(folder.with_name("my set (v2.1)"))
     assert run("bench", "accuracy", "--data", named, *SMALL, "--results", tmp_path / "out").code == 0
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["accuracy-my-set-2.json"]
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["accuracy-my-set-v2-1.json"]
 
 
 @pytest.mark.usefixtures("gray_engine")
