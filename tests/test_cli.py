@@ -120,6 +120,7 @@ def test_help_imports_nothing_heavy_either() -> None:
         ("bench", "rewrites"),
         ("bench", "soak"),
         ("bench", "accuracy"),
+        ("bench", "scaling"),
     ],
 )
 def test_every_command_explains_itself(run: Run, command: tuple[str, ...]) -> None:

@@ -191,6 +191,28 @@ def accuracy(
     _finish(found, accuracy.summary(found), path)
 
 
+@bench_app.command()
+def scaling(
+    max_megapixels: Annotated[float, typer.Option(min=0.1, help="Largest page.")] = 40,
+    max_lines: Annotated[int, typer.Option(min=1, help="Most lines on a page.")] = 500,
+    max_pages: Annotated[int, typer.Option(min=1, help="Most pages in a run.")] = 2000,
+    max_workers: Annotated[int, typer.Option(min=1, max=256, help="Most pages worked on at a time.")] = 8,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of every point; the median counts.")] = 5,
+    record: RecordName = None,
+    results: Results = RESULTS,
+) -> None:
+    """Find how time and memory grow with area, lines, pages and workers."""
+    from ocr_onnx_bench import scaling
+    from ocr_onnx_bench.record import path_of
+
+    path = path_of(record or "scaling-cpu", results)
+    axes = scaling.axes(
+        max_megapixels=max_megapixels, max_lines=max_lines, max_pages=max_pages, max_workers=max_workers
+    )
+    found = scaling.make_record(axes, repeats=repeats)
+    _finish(found, scaling.summary(found), path)
+
+
 def _finish(found: object, summary: str, path: Path) -> None:
     """Print what was found for people, and write its record (a dataclass)."""
     from ocr_onnx_bench.record import write
