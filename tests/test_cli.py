@@ -121,6 +121,7 @@ def test_help_imports_nothing_heavy_either() -> None:
         ("bench", "soak"),
         ("bench", "accuracy"),
         ("bench", "scaling"),
+        ("bench", "report"),
     ],
 )
 def test_every_command_explains_itself(run: Run, command: tuple[str, ...]) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ocr_onnx_bench import figures
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DEMO = ROOT / "tests" / "data" / "boarding-pass.png"
@@ -31,14 +33,18 @@ def test_the_python_runs(
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
-def test_figures_stand_in_a_record() -> None:
+def test_every_figure_stands_in_the_record_it_names() -> None:
+    assert figures.unbacked(ROOT / "README.md", ROOT / "benchmarks" / "results") == ()
+
+
+def test_the_accuracy_stands_in_its_record() -> None:
     """Every figure in a row that ends with a record's name is one of that record's."""
     rows = re.findall(r"^(\|.*)\| `(accuracy-[\w-]+)` \|$", README, re.MULTILINE)
     assert len(rows) >= 10
     for line, name in rows:
         record = (ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8")
-        figures = json.loads(record)["figures"]
-        known = {f"{value:.4f}" for stage in figures.values() if stage for value in stage.values()}
+        stages = json.loads(record)["figures"]
+        known = {f"{value:.4f}" for stage in stages.values() if stage for value in stage.values()}
         for figure in re.findall(r"\b0\.\d{4}\b", line):
             assert figure in known, (line, figure)
 
@@ -51,5 +57,5 @@ def test_the_memory_stands_in_its_record() -> None:
     end = record["resident_mib"][-1]
     told = re.search(r"([\d,]+) drawn pages .*: (\d+) MiB after page (\d+), (\d+) MiB at the end", README)
     assert told is not None
-    figures = [int(figure.replace(",", "")) for figure in told.groups()]
-    assert figures == [record["pages"], round(settled), record["settled_pages"], round(end)]
+    read = [int(figure.replace(",", "")) for figure in told.groups()]
+    assert read == [record["pages"], round(settled), record["settled_pages"], round(end)]

@@ -22,7 +22,7 @@ RecordName = Annotated[
     typer.Option("--record", metavar="NAME", help="Name of the record. [default: after what is measured]"),
 ]
 Results = Annotated[
-    Path, typer.Option("--results", metavar="DIR", help="Folder that the record NAME.json is written into.")
+    Path, typer.Option("--results", metavar="DIR", help="Folder of the records, NAME.json each.")
 ]
 RESULTS = Path("benchmarks/results")
 
@@ -211,6 +211,35 @@ def scaling(
     )
     found = scaling.make_record(axes, repeats=repeats)
     _finish(found, scaling.summary(found), path)
+
+
+@bench_app.command()
+def report(
+    results: Results = RESULTS,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for REPORT.md and plots/.", file_okay=False)
+    ] = Path("benchmarks"),
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Only check that each figure in FILE stands in the record it names."
+        ),
+    ] = None,
+) -> None:
+    """Make tables and plots of all records, or check a page's figures against them."""
+    from ocr_onnx_bench import figures, records, report
+
+    if check is None:
+        found = records.read_all(results)
+        for reason in found.left_out:
+            say("left out", reason)
+        for file in report.write(found, out):
+            typer.echo(file)
+        return
+    problems = figures.unbacked(check, results)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    raise typer.Exit(1 if problems else 0)
 
 
 def _finish(found: object, summary: str, path: Path) -> None:

@@ -1,0 +1,362 @@
+"""A folder of records goes in; typed values come out, and the names of those that can't be used.
+
+One class and one reader per kind: the only place that knows how a record is written.
+"""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from ocr_onnx.errors import InputError
+
+Json: TypeAlias = Mapping[str, Any]
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where a record was measured."""
+
+    cpu: str
+    cores: int
+    commit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """An accuracy record. Each ratio is (precision, recall, Hmean), each text (lines, characters)."""
+
+    name: str
+    machine: Machine
+    data: str
+    images: int
+    images_in_set: int
+    model_set: str
+    models: tuple[str, ...]
+    det_input: str
+    width: str
+    lines: int | None
+    detection: tuple[float, float, float] | None
+    end_to_end: tuple[float, float, float] | None
+    rec_exact: tuple[float, float] | None
+    rec_normalised: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Soak:
+    """Resident memory in MiB, one sample every `sample_pages` pages."""
+
+    name: str
+    machine: Machine
+    pages: int
+    workers: int
+    sample_pages: int
+    settled_pages: int
+    resident_mib: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingPoint:
+    """One point of an axis; memory is the peak above the loaded engine."""
+
+    x: float
+    threads: int
+    median_ms: float
+    det_ms: float | None
+    rec_ms: float | None
+    outside_ms: float | None
+    pages_per_s: float
+    loaded_mib: float | None
+    peak_mib: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingGrowth:
+    """What grows along an axis, and how."""
+
+    of: str
+    threads: int
+    exponent: float
+    per_unit: float
+    first_x: float
+    last_x: float
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingAxis:
+    """Points and growth along one quantity."""
+
+    axis: str
+    unit: str
+    points: tuple[ScalingPoint, ...]
+    growth: tuple[ScalingGrowth, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """A scaling record."""
+
+    name: str
+    machine: Machine
+    rule: str
+    axes: tuple[ScalingAxis, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyCase:
+    """One model, or a whole page, in one setting."""
+
+    model: str
+    weights: str
+    device: str
+    precision: str
+    threads: int
+    batch: int
+    shape: str
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """A latency record."""
+
+    name: str
+    machine: Machine
+    profile: str
+    cases: tuple[LatencyCase, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One engine of a peers record. Shares are the baseline's needs over this engine's."""
+
+    name: str
+    weights: str
+    median_ms: float
+    median_cpu_ms: float
+    peak_rss_mib: float
+    lines: int
+    hmean: float | None
+    end_to_end_f1: float | None
+    time_share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """A peers record."""
+
+    name: str
+    machine: Machine
+    data: str
+    pages: int
+    threads: int
+    baseline: str
+    engines: tuple[Peer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RewritesCase:
+    """A rewritten model against its stock file."""
+
+    model: str
+    shape: tuple[int, ...]
+    stock_median_ms: float
+    rewritten_median_ms: float
+    paired_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrites:
+    """A rewrites record."""
+
+    name: str
+    machine: Machine
+    threads: int
+    comparisons: tuple[RewritesCase, ...]
+
+
+Record: TypeAlias = Rewrites | Accuracy | Soak | Scaling | Latency | Peers
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """All records of a folder in the order of their names; `left_out` are sentences."""
+
+    accuracy: tuple[Accuracy, ...]
+    soak: tuple[Soak, ...]
+    scaling: tuple[Scaling, ...]
+    latency: tuple[Latency, ...]
+    peers: tuple[Peers, ...]
+    rewrites: tuple[Rewrites, ...]
+    left_out: tuple[str, ...]
+
+
+def read_all(folder: Path) -> Records:
+    """Read every record in `folder`. Raises InputError where not one can be used."""
+    found: list[Record] = []
+    left_out: list[str] = []
+    for file in sorted(folder.glob("*.json")):
+        try:
+            found.append(read(file))
+        except InputError as error:
+            left_out.append(f"{file.name}: {error.problem}")
+    if not found:
+        problem = "; ".join(left_out) or "holds no record"
+        raise InputError(str(folder), problem, "measure something, or name another folder with --results")
+    return Records(
+        accuracy=tuple(record for record in found if isinstance(record, Accuracy)),
+        soak=tuple(record for record in found if isinstance(record, Soak)),
+        scaling=tuple(record for record in found if isinstance(record, Scaling)),
+        latency=tuple(record for record in found if isinstance(record, Latency)),
+        peers=tuple(record for record in found if isinstance(record, Peers)),
+        rewrites=tuple(record for record in found if isinstance(record, Rewrites)),
+        left_out=tuple(left_out),
+    )
+
+
+def read(file: Path) -> Record:
+    """Read one record. Raises InputError for what is none, or of a kind that is not reported."""
+    remedy = "measure it again"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(str(file), f"can't be read as JSON ({error})", remedy) from error
+    kind = content.get("kind") if isinstance(content, dict) else None
+    reader = READERS.get(str(kind))
+    if reader is None:
+        raise InputError(str(file), f"is of the kind {kind!r}, which the report does not know", remedy)
+    try:
+        return reader(file.stem, content)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        problem = f"is no record of the kind {kind!r} ({type(error).__name__}: {error})"
+        raise InputError(str(file), problem, remedy) from error
+
+
+def _machine(record: Json) -> Machine:
+    found = record["environment"]
+    return Machine(str(found["cpu"]), int(found["cores"]), str(found["commit"] or "unknown")[:7])
+
+
+def _accuracy(name: str, record: Json) -> Accuracy:
+    data, figures, options = record["data"], record["figures"], record["options"]
+    ratio = ("precision", "recall", "hmean")
+    text = ("line_accuracy", "character_accuracy")
+    texts = figures["recognition_normalised"]
+    side = {"max": "long", "min": "short"}[options["det"]["limit_type"]]
+    return Accuracy(
+        name=name,
+        machine=_machine(record),
+        data=data["name"],
+        images=data["images"],
+        images_in_set=data["images_in_set"],
+        model_set=record["model_set"],
+        models=tuple(
+            model.partition("@")[0] for _, model in (record["provenance"] or {"models": ()})["models"]
+        ),
+        det_input=f"{side} side {options['det']['limit_side_px']}",
+        width=options["rec"]["width"],
+        lines=texts and int(texts["lines"]),
+        detection=_floats(figures["detection"], ratio),
+        end_to_end=_floats(figures["end_to_end_normalised"], ratio),
+        rec_exact=_floats(figures["recognition_exact"], text),
+        rec_normalised=_floats(texts, text),
+    )
+
+
+def _floats(figures: Json | None, keys: tuple[str, ...]) -> Any:
+    return figures and tuple(float(figures[key]) for key in keys)
+
+
+def _soak(name: str, record: Json) -> Soak:
+    return Soak(
+        name=name,
+        machine=_machine(record),
+        pages=int(record["pages"]),
+        workers=int(record["workers"]),
+        sample_pages=int(record["sample_pages"]),
+        settled_pages=int(record["settled_pages"]),
+        resident_mib=tuple(float(mib) for mib in record["resident_mib"]),
+    )
+
+
+def _scaling(name: str, record: Json) -> Scaling:
+    return Scaling(
+        name=name,
+        machine=_machine(record),
+        rule=str(record["rule"]),
+        axes=tuple(
+            ScalingAxis(
+                axis["axis"],
+                axis["unit"],
+                tuple(_scaling_point(point) for point in axis["points"]),
+                tuple(_picked(ScalingGrowth, fit) for fit in axis["growth"]),
+            )
+            for axis in record["axes"]
+        ),
+    )
+
+
+def _scaling_point(point: Json) -> ScalingPoint:
+    return _picked(ScalingPoint, {**point, "threads": point["work"]["threads"]})
+
+
+def _picked(kind: Callable[..., Made], values: Json) -> Made:
+    """Make a dataclass of those `values` that it has fields for."""
+    return kind(**{field: values[field] for field in inspect.signature(kind).parameters})
+
+
+def _latency(name: str, record: Json) -> Latency:
+    return Latency(
+        name=name,
+        machine=_machine(record),
+        profile=str(record["profile"] or "default"),
+        cases=tuple(_picked(LatencyCase, case) for case in record["cases"]),
+    )
+
+
+def _peers(name: str, record: Json) -> Peers:
+    return Peers(
+        name=name,
+        machine=_machine(record),
+        data=record["data"],
+        pages=int(record["pages"]),
+        threads=int(record["threads"]),
+        baseline=record["baseline"],
+        engines=tuple(_peer(engine) for engine in record["engines"]),
+    )
+
+
+def _peer(engine: Json) -> Peer:
+    accuracy, share = engine["accuracy"] or {}, engine["baseline_share"] or {}
+    return Peer(
+        name=engine["name"],
+        weights=str(engine["weights"]),
+        median_ms=float(engine["median_ms"]),
+        median_cpu_ms=float(engine["median_cpu_ms"]),
+        peak_rss_mib=float(engine["peak_rss_mib"]),
+        lines=int(engine["lines"]),
+        hmean=accuracy.get("hmean"),
+        end_to_end_f1=accuracy.get("end_to_end_f1"),
+        time_share=share.get("time"),
+    )
+
+
+def _rewrites(name: str, record: Json) -> Rewrites:
+    cases = tuple(_picked(RewritesCase, case) for case in record["comparisons"])
+    return Rewrites(name, _machine(record), int(record["threads"]), cases)
+
+
+READERS: Mapping[str, Callable[[str, Json], Record]] = {
+    "accuracy": _accuracy,
+    "soak": _soak,
+    "scaling": _scaling,
+    "latency": _latency,
+    "peers": _peers,
+    "rewrites": _rewrites,
+}
