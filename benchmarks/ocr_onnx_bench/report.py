@@ -38,7 +38,7 @@ class Plot(NamedTuple):
 
 
 def write(found: Records, out: Path) -> tuple[Path, ...]:
-    """Write `REPORT.md` and `plots/*.svg` into `out`, for equal records with equal bytes; return the files."""
+    """Write `REPORT.md` and `plots/*.svg` into `out`, equal bytes for equal records; return the files."""
     drawn = plots_of(found)
     out.mkdir(parents=True, exist_ok=True)
     page = out / REPORT
