@@ -178,7 +178,8 @@ def test_rectangles_refit_what_rounding_bent(x: int, y: int, w: int, h: int, ang
     edges = fitted - np.roll(fitted, -1, axis=0)
     corners = (edges * np.roll(edges, -1, axis=0)).sum(axis=1)
     np.testing.assert_allclose(corners, 0, atol=0.05)  # right angles again
-    assert np.abs(fitted - rounded).max() < 3.0
+    # which corner is first is decided anew: near 45 degrees, rounding can change it
+    assert min(np.abs(np.roll(fitted, turn, axis=0) - rounded).max() for turn in range(4)) < 3.0
 
 
 def test_rectangles_of_nothing() -> None:
