@@ -115,11 +115,13 @@ class LatencyCase:
     device: str
     precision: str
     threads: int
-    batch: int
-    shape: str
+    size: str
+    load_ms: float
+    first_ms: float
     p50_ms: float
     p90_ms: float
     p99_ms: float
+    peak_rss_mib: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,9 +317,20 @@ def _latency(name: str, record: Json) -> Latency:
     return Latency(
         name=name,
         machine=_machine(record),
-        profile=str(record["profile"] or "default"),
-        cases=tuple(_picked(LatencyCase, case) for case in record["cases"]),
+        profile=str(record["profile"]),
+        cases=tuple(_latency_case(result) for result in record["cases"]),
     )
+
+
+def _latency_case(result: Json) -> LatencyCase:
+    """Read one case: a network has a shape (batch, height, width), a page its (width, height, lines)."""
+    case = result["case"]
+    if case["shape"]:
+        size = "x".join(map(str, case["shape"]))
+    else:
+        width_px, height_px, lines = case["page"]
+        size = f"page {width_px}x{height_px}, {lines} lines"
+    return _picked(LatencyCase, {**case, **result, "size": size})
 
 
 def _peers(name: str, record: Json) -> Peers:

@@ -200,19 +200,20 @@ def _by_model(record: Latency | None) -> dict[str, LatencyCase]:
 def _latency(record: Latency) -> Iterator[str]:
     yield f"## Latency, profile {record.profile}"
     yield f"{_on(record.machine)}. Record: `{record.name}`."
-    head = ["model", "weights", "device", "precision", "threads", "batch", "shape"]
+    head = ["model", "size", "weights", "device", "precision", "threads", "load, ms", "first run, ms"]
     yield _table(
-        [*head, "p50, ms", "p90, ms", "p99, ms"],
+        [*head, "p50, ms", "p90, ms", "p99, ms", "peak, MiB"],
         [
             [
                 case.model,
+                case.size,
                 case.weights,
                 case.device,
                 case.precision,
                 str(case.threads),
-                str(case.batch),
-                case.shape,
-                *(_number(ms, 1) for ms in (case.p50_ms, case.p90_ms, case.p99_ms)),
+                _number(case.load_ms, 0),
+                *(_number(ms, 1) for ms in (case.first_ms, case.p50_ms, case.p90_ms, case.p99_ms)),
+                _number(case.peak_rss_mib, 0),
             ]
             for case in record.cases
         ],

@@ -80,19 +80,27 @@ def soak() -> dict[str, Any]:
 
 
 def latency() -> dict[str, Any]:
-    case = {
-        "model": "PP-OCRv4_server_det",
+    case: dict[str, Any] = {
+        "case": {
+            "model": "PP-OCRv4_server_det",
+            "device": "cpu",
+            "precision": "fp32",
+            "threads": 0,
+            "shape": [1, 704, 960],
+            "page": None,
+        },
         "weights": "synthesised",
-        "device": "cpu",
-        "precision": "fp32",
         "threads": 8,
-        "batch": 1,
-        "shape": "640x640",
+        "load_ms": 234.5,
+        "first_ms": 1600.06,
+        "peak_rss_mib": 789.1,
         "p50_ms": 1357.94,
         "p90_ms": 1400.0,
         "p99_ms": 1500.0,
     }
-    return {"kind": "latency", "profile": "xeon-8t", "cases": [case], "environment": ENVIRONMENT}
+    whole = {"model": "mobile", "shape": None, "page": [640, 480, 9]}
+    page = {**case, "case": {**case["case"], **whole}, "peak_rss_mib": None}
+    return {"kind": "latency", "profile": "xeon-8t", "cases": [case, page], "environment": ENVIRONMENT}
 
 
 def peers() -> dict[str, Any]:
@@ -152,6 +160,8 @@ def test_every_figure_appears(tmp_path: Path) -> None:
         "| PP-OCRv4_server_det | 82.69 (not comparable) | – | 2,434.0 | 1,357.9 | 83.4 | – | 109.0 | synth",
         "| PP-OCRv4_mobile_det | 77.79 (not comparable) | drawn 0.5333 | 120.2 | – | 10.7 | – | 4.7 | – |",
         "| PP-OCRv4_mobile_rec | 78.20 (not comparable) | drawn 0.6111 | 46.8 | – | 8.0 | – | 10.6 | – |",
+        "| PP-OCRv4_server_det | 1x704x960 | synthesised | cpu | fp32 | 8 | 234 | 1,600.1 | 1,357.9 |",
+        "| mobile | page 640x480, 9 lines | synthesised | cpu | fp32 | 8 | 234 | 1,600.1 | 1,357.9 |",
         "| drawn | 7 of 7 | mobile | long side 960 | 0.5111 | 0.5222 | 0.5333 | – | `accuracy-drawn` |",
         "| drawn | 1,234 | mobile | tight | 0.6111 | 0.6111 | 0.6222 | `accuracy-drawn` |",
         "| other | own | 456.8 | 567.9 | 679 | 321 | 0.4568 | 0.3457 | 0.78 |",
