@@ -122,6 +122,7 @@ def test_help_imports_nothing_heavy_either() -> None:
         ("bench", "accuracy"),
         ("bench", "scaling"),
         ("bench", "report"),
+        ("bench", "peers"),
     ],
 )
 def test_every_command_explains_itself(run: Run, command: tuple[str, ...]) -> None:

@@ -242,6 +242,71 @@ def report(
     raise typer.Exit(1 if problems else 0)
 
 
+@bench_app.command()
+def peers(
+    data: Annotated[
+        Path, typer.Option(metavar="DIR|FILE", help="Labelled set, folder of pictures, or one picture.")
+    ],
+    engines: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Engines to compare. [default: all]", show_default=False)
+    ] = "",
+    baseline: Annotated[
+        str, typer.Option(metavar="ENGINE", help="Engine whose needs are set against the others'.")
+    ] = "ocr-onnx",
+    repetitions: Annotated[int, typer.Option(min=1, help="Turns of every engine that are counted.")] = 5,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads of every engine; 0 for all this process may use.")
+    ] = 0,
+    limit_images: Annotated[int | None, typer.Option(min=1, help="Only the first N pages.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that an engine has for one page.")] = 300,
+    envs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Keep the engines' environments here, and use those that are. [default: none]"
+        ),
+    ] = None,
+    det_model: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Stock ONNX file for peers. [default: from RapidOCR's wheel]"),
+    ] = None,
+    rec_model: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Stock ONNX file for peers. [default: from RapidOCR's wheel]"),
+    ] = None,
+    paddle_models: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            envvar="OCR_ONNX_PADDLE_MODELS",
+            help="Folder of Paddle models for PaddleOCR. [default: it fetches them itself]",
+        ),
+    ] = None,
+    record: RecordName = None,
+    results: Results = RESULTS,
+) -> None:
+    """Install other OCR engines, let all read the same pages in turns, and set them side by side."""
+    from ocr_onnx_bench import peers
+    from ocr_onnx_bench.record import path_of
+
+    if record is not None:
+        path_of(record, results)  # a bad name is to be told before minutes of work
+    plan = peers.Plan(
+        engines=tuple(name.strip() for name in engines.split(",")) if engines else (),
+        baseline=baseline,
+        repetitions=repetitions,
+        threads=threads,
+        limit_images=limit_images,
+        timeout_s=timeout,
+        envs=envs,
+        det_model=det_model,
+        rec_model=rec_model,
+        paddle_models=paddle_models,
+    )
+    found = peers.make_record(data, plan, lambda step: say("peers", step))
+    path = path_of(record or peers.default_name(found), results)
+    _finish(found, peers.summary(found), path)
+
+
 def _finish(found: object, summary: str, path: Path) -> None:
     """Print what was found for people, and write its record (a dataclass)."""
     from ocr_onnx_bench.record import write
