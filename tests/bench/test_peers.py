@@ -108,7 +108,7 @@ def test_times_memory_and_shares_are_told_side_by_side(install: Install, picture
     assert other.start_s > 0
     assert other.baseline_share == peers.Share(0.25, 0.25, 0.25, 0.25, 0.25)
     assert ours.baseline_share == peers.Share(1, 1, 1, 1, 1)
-    assert found.left_out == ("accuracy: holds neither label.txt nor gt/",)
+    assert found.left_out == ("accuracy: holds no labels",)
 
 
 def figures(name: str, page_ms: Sequence[float], cpu_ms: float, rss: float) -> EngineFigures:
