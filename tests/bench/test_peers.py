@@ -250,7 +250,7 @@ def test_a_picture_that_can_not_be_read_is_left_out(pictures: Path) -> None:
     (pictures / "b.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match="no page could be used"):
         peers.read_pages(pictures)
-    with pytest.raises(InputError, match="holds neither"):
+    with pytest.raises(InputError, match="does not exist"):
         peers.read_pages(pictures / "deeper" / "nothing")
 
 
