@@ -662,3 +662,15 @@ def test_doctor_looks_at_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch)
 )
 def test_saved_files_lie_below_the_common_folder(inputs: list[str], folder: str | None) -> None:
     assert run._common_folder(inputs) == folder
+
+
+# bench
+
+
+def test_bench_without_its_extra_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        bench.importlib.util, "find_spec", lambda name: None if name == "matplotlib" else name
+    )
+    outcome = run("bench", "soak", "--pages", "1")
+    assert outcome.code == 1
+    assert outcome.err == "error: matplotlib: is not installed; install 'ocr-onnx[bench]'\n"
