@@ -668,9 +668,7 @@ def test_saved_files_lie_below_the_common_folder(inputs: list[str], folder: str 
 
 
 def test_bench_without_its_extra_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        bench.importlib.util, "find_spec", lambda name: None if name == "matplotlib" else name
-    )
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "matplotlib" else name)
     outcome = run("bench", "soak", "--pages", "1")
     assert outcome.code == 1
     assert outcome.err == "error: matplotlib: is not installed; install 'ocr-onnx[bench]'\n"
