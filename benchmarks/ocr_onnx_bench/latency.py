@@ -13,15 +13,16 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 
 from ocr_onnx import model_store
-from ocr_onnx.errors import InputError, ModelError, OcrError
+from ocr_onnx.errors import ModelError, OcrError
 from ocr_onnx.options import ModelOptions
 from ocr_onnx.threads import usable_threads
 from ocr_onnx_bench import environment, models, reference
@@ -33,6 +34,10 @@ MIN_REPETITIONS = 30
 MIN_SECONDS = 3.0
 ROUNDS = 10  # a case's repetitions are spread over so many turns
 WARM_UP_SECONDS = 1.0
+MAX_RUNS_A_TURN = 30  # more of a quick case's samples only make its record longer
+REAL: Final[Weights] = "real"
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ class Effort:
 
 
 class _Worker:
-    """A process that holds one loaded case, and the pipe to it."""
+    """The pipe to a process that holds one case."""
 
     def __init__(self, job: Job) -> None:
         context = multiprocessing.get_context("spawn")
@@ -94,8 +99,6 @@ class _Worker:
         self._process = context.Process(target=serve, args=(child, job), daemon=True)
         self._process.start()
         child.close()
-        self.samples_ms: list[float] = []
-        self.stages_ms: dict[str, list[float]] = {}
 
     def ask(self, request: str, count: int = 0) -> Any:
         """Send a request and return the answer; an OcrError of the other side is raised here."""
@@ -109,6 +112,19 @@ class _Worker:
             self._process.terminate()
 
 
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A loaded case, and what was measured of it so far; `runs` are those of a turn."""
+
+    job: Job
+    weights: Weights
+    loaded: Loaded
+    worker: _Worker
+    runs: int = 1
+    samples_ms: list[float] = field(default_factory=list)
+    stages_ms: dict[str, list[float]] = field(default_factory=dict)
+
+
 def make_record(
     profile: str,
     cases: Sequence[Case],
@@ -118,28 +134,35 @@ def make_record(
     effort: Effort = Effort(),
     progress: Callable[[str], None] | None = None,
 ) -> LatencyRecord:
-    """Measure the cases; one that can't be measured is left out with its cause.
-
-    Raises InputError where not one could be measured.
-    """
+    """Measure the cases; one that can't be measured, or fails on the way, is left out with its cause."""
     left_out: list[str] = []
     load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     with tempfile.TemporaryDirectory(prefix="ocr-onnx-bench-") as folder, contextlib.ExitStack() as stack:
-        prepared: list[tuple[Job, Weights, Loaded, _Worker]] = []
-        for case in cases:
+        running: list[_Running] = []
+
+        def attempt(case: Case, call: Callable[[], Made]) -> Made | None:
             try:
-                job, weights = _prepare(case, options, graphs, Path(folder))
-                worker = _Worker(job)
-                stack.callback(worker.stop)
-                loaded: Loaded = worker.ask("load")
-            except OcrError as error:
-                left_out.append(f"{case}: {error}")
-            else:
-                prepared.append((job, weights, loaded, worker))
-        if not prepared:
-            raise InputError(f"profile {profile}", f"has no case that runs here ({left_out[0]})", "mend that")
-        _take_turns([worker for _, _, _, worker in prepared], effort, progress)
-        results = tuple(_result(*each) for each in prepared)
+                return call()
+            except OcrError as error:  # its subject may be a path, which is nobody's business
+                left_out.append(f"{case}: {error.problem}; {error.remedy}")
+                return None
+
+        for case in cases:
+            started = attempt(case, partial(_start, case, options, graphs, Path(folder), stack))
+            if started is not None:
+                running.append(started)
+        running = [
+            one for one in running if attempt(one.job.case, partial(_warm_up, one, effort)) is not None
+        ]
+        for number in range(ROUNDS):
+            if progress is not None:
+                progress(f"round {number + 1} of {ROUNDS}")
+            # to and fro, so that none always comes after the same one
+            order = running if number % 2 == 0 else running[::-1]
+            failed = [one for one in order if attempt(one.job.case, partial(_take_turn, one)) is None]
+            running = [one for one in running if one not in failed]
+        ended = [attempt(one.job.case, partial(_result, one)) for one in running]
+        results = tuple(one for one in ended if one is not None)
     return LatencyRecord(
         kind="latency",
         profile=profile,
@@ -179,62 +202,64 @@ def summary(found: LatencyRecord) -> str:
     return "\n".join(lines + [f"left out: {reason}" for reason in found.left_out])
 
 
-def _prepare(case: Case, options: ModelOptions, graphs: Path | None, folder: Path) -> tuple[Job, Weights]:
+def _start(
+    case: Case, options: ModelOptions, graphs: Path | None, folder: Path, stack: contextlib.ExitStack
+) -> _Running:
+    """Load a case in a process of its own, which `stack` ends."""
     if case.page is not None:
         files = model_store.resolve(ModelOptions(name=case.model, folder=options.folder, offline=True))
         names = tuple(f"{file.spec.name}@{file.sha256}" for file in (files.det, files.rec))
-        return Job(case, "page", case.model, names, options.folder), "real"
-    model = models.obtain(case.model, case.precision, options, graphs, folder)
-    return Job(case, model.stage, str(model.path), (f"{model.name}@{model.sha256}",)), model.weights
+        job, weights = Job(case, "page", case.model, names, options.folder), REAL
+    else:
+        model = models.obtain(case.model, case.precision, options, graphs, folder)
+        job = Job(case, model.stage, str(model.path), (f"{model.name}@{model.sha256}",))
+        weights = model.weights
+    worker = _Worker(job)
+    stack.callback(worker.stop)
+    return _Running(job, weights, worker.ask("load"), worker)
 
 
-def _take_turns(workers: Sequence[_Worker], effort: Effort, progress: Callable[[str], None] | None) -> None:
-    for worker in workers:
-        _warm_up(worker)
-    counts = [_runs_a_turn(worker, effort) for worker in workers]
-    for number in range(ROUNDS):
-        if progress is not None:
-            progress(f"round {number + 1} of {ROUNDS}")
-        for worker, count in zip(workers, counts, strict=True):
-            samples, stages = worker.ask("run", count)
-            worker.samples_ms += samples
-            for stage, times in stages.items():
-                worker.stages_ms.setdefault(stage, []).extend(times)
-
-
-def _warm_up(worker: _Worker) -> None:
+def _warm_up(one: _Running, effort: Effort) -> int:
+    """Run a case for a while and return how many runs a turn needs to keep `effort`'s bounds at the end."""
     start = time.perf_counter()
     while time.perf_counter() - start < WARM_UP_SECONDS:
-        worker.ask("run", 1)
+        one.worker.ask("run", 1)
+    typical_ms: float = statistics.median(one.worker.ask("run", 3)[0])
+    for_seconds = min(MAX_RUNS_A_TURN, math.ceil(1000 * effort.seconds / ROUNDS / typical_ms))
+    one.runs = max(1, math.ceil(effort.repetitions / ROUNDS), for_seconds)
+    return one.runs
 
 
-def _runs_a_turn(worker: _Worker, effort: Effort) -> int:
-    """Return how many runs a turn needs for both bounds of `effort` to hold at the end."""
-    typical_ms: float = statistics.median(worker.ask("run", 3)[0])
-    for_repetitions = math.ceil(effort.repetitions / ROUNDS)
-    return max(1, for_repetitions, math.ceil(1000 * effort.seconds / ROUNDS / typical_ms))
+def _take_turn(one: _Running) -> int:
+    """Run a case as often as a turn asks for; the first run, in caches that others used, does not count."""
+    one.worker.ask("run", 1)
+    samples, stages = one.worker.ask("run", one.runs)
+    one.samples_ms += samples
+    for stage, times in stages.items():
+        one.stages_ms.setdefault(stage, []).extend(times)
+    return len(samples)
 
 
-def _result(job: Job, weights: Weights, loaded: Loaded, worker: _Worker) -> CaseResult:
-    case = job.case
-    end = worker.ask("end")
+def _result(one: _Running) -> CaseResult:
+    case = one.job.case
+    end = one.worker.ask("end")
     published = reference.find(case.model)
     return CaseResult(
         case=case,
-        weights=weights,
-        models=job.models,
-        provider=loaded.provider,
+        weights=one.weights,
+        models=one.job.models,
+        provider=one.loaded.provider,
         threads=case.threads or usable_threads(),
-        load_ms=round(loaded.load_ms, 3),
-        first_ms=round(loaded.first_ms, 3),
-        samples_ms=tuple(round(sample, 3) for sample in worker.samples_ms),
-        p50_ms=percentile(worker.samples_ms, 0.5),
-        p90_ms=percentile(worker.samples_ms, 0.9),
-        p99_ms=percentile(worker.samples_ms, 0.99),
+        load_ms=round(one.loaded.load_ms, 3),
+        first_ms=round(one.loaded.first_ms, 3),
+        samples_ms=tuple(round(sample, 3) for sample in one.samples_ms),
+        p50_ms=percentile(one.samples_ms, 0.5),
+        p90_ms=percentile(one.samples_ms, 0.9),
+        p99_ms=percentile(one.samples_ms, 0.99),
         stages_ms=tuple(
-            (stage, statistics.median(worker.stages_ms[stage]))
+            (stage, statistics.median(one.stages_ms[stage]))
             for stage in PAGE_STAGES
-            if stage in worker.stages_ms
+            if stage in one.stages_ms
         ),
         nodes=end.nodes,
         peak_rss_mib=end.peak_rss_mib,

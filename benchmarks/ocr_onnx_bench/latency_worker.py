@@ -63,6 +63,7 @@ def serve(pipe: Connection, job: Job) -> None:
             return
         try:
             if request == "load":
+                runtime.find_device(job.case.device)  # importing ONNX Runtime is no part of loading
                 start = time.perf_counter()
                 run, provider = load(job)
                 load_ms = _since(start)

@@ -8,7 +8,7 @@ import typer
 
 from ocr_onnx.cli.options import Assignments, ConfigFile, ModelFolder, ModelSet, Quiet
 from ocr_onnx.console import say
-from ocr_onnx.errors import DependencyError
+from ocr_onnx.errors import DependencyError, InputError
 from ocr_onnx.options import ModelOptions
 
 bench_app = typer.Typer(
@@ -97,11 +97,13 @@ def latency(
     from ocr_onnx_bench.record import path_of
 
     path = path_of(record or f"latency-{profile}", results)
+    other = device is not None or threads is not None  # than the setting of the published figures
     chosen = [
         replace(
             case,
             device=device or case.device,
             threads=case.threads if threads is None else threads,
+            reference=None if other else case.reference,
         )
         for case in latency.matching(matrix.read(cases or matrix.default_file(), profile), names or ())
     ]
@@ -114,6 +116,8 @@ def latency(
         progress=None if quiet else lambda message: say("measuring", message),
     )
     _finish(found, latency.summary(found), path)
+    if not found.cases:
+        raise InputError(f"profile {profile}", "has no case that runs here", "see what was left out, and why")
 
 
 @bench_app.command()

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from ocr_onnx.engine import Engine
+from ocr_onnx.errors import ModelContractError
+from ocr_onnx.options import ModelOptions
 from ocr_onnx_bench import latency
-from ocr_onnx_bench.latency_worker import PAGE_STAGES, drawn_page, read_in_stages
+from ocr_onnx_bench.cases import Case
+from ocr_onnx_bench.latency_worker import PAGE_STAGES, End, Loaded, drawn_page, read_in_stages
 from tests.conftest import Run
 
 CASES = """
@@ -64,12 +67,54 @@ def test_cases_are_measured_and_recorded_and_a_missing_model_is_named(
     assert "left out: Nobody_rec" in outcome.out
 
 
-def test_nothing_measured_is_an_error_with_the_cause(run: Run, cases: Path, tmp_path: Path) -> None:
+def test_nothing_measured_is_an_error_and_the_record_tells_why(run: Run, cases: Path, tmp_path: Path) -> None:
     outcome = run("bench", "latency", "--profile", "far", "--cases", cases, "--results", tmp_path, "-q")
     assert outcome.code == 1
     assert "has no case that runs here" in outcome.err
-    assert "cuda:99" in outcome.err
-    assert not list(tmp_path.glob("latency*.json"))
+    found = json.loads((tmp_path / "latency-far.json").read_text())
+    assert found["cases"] == []
+    assert len(found["left_out"]) == 1
+    assert found["left_out"][0].startswith("PP-OCRv4_mobile_rec 1x48x160, cuda:99, fp32, all threads: ")
+
+
+def test_another_setting_has_no_published_figure_beside_it(run: Run, cases: Path, tmp_path: Path) -> None:
+    command = ("bench", "latency", "--profile", "tiny", "--cases", cases, "--results", tmp_path, "-q")
+    model = ("--model", "PP-OCRv4_mobile_rec", "--threads", "2", "--repetitions", "1", "--seconds", "0")
+    assert run(*command, *model).code == 0
+    [found] = json.loads((tmp_path / "latency-tiny.json").read_text())["cases"]
+    assert (found["threads"], found["published_ms"]) == (2, None)
+
+
+class FailingWorker:
+    """Fails when it is asked to `fail_at`, else answers like a worker that takes 1 ms a run."""
+
+    def __init__(self, fail_at: str) -> None:
+        self.fail_at = fail_at
+
+    def ask(self, request: str, count: int = 0) -> object:
+        if request == self.fail_at:
+            raise ModelContractError("/home/somebody/model.onnx", "failed on this shape", "give another")
+        if request == "run":
+            return [1.0] * count, {}
+        return Loaded("CPU", 5.0, 2.0) if request == "load" else End((), 100.0, None)
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("fail_at", ["load", "run", "end"])
+def test_a_case_that_fails_on_the_way_leaves_the_others(
+    monkeypatch: pytest.MonkeyPatch, fail_at: str
+) -> None:
+    chosen = [Case("PP-OCRv4_mobile_rec", "cpu", "fp32", threads, shape=(1, 48, 160)) for threads in (1, 2)]
+    monkeypatch.setattr(
+        latency, "_Worker", lambda job: FailingWorker(fail_at if job.case.threads == 2 else "never")
+    )
+    monkeypatch.setattr(latency, "WARM_UP_SECONDS", 0.0)
+    found = latency.make_record("p", chosen, options=ModelOptions(), effort=latency.Effort(20, 0.0))
+    assert [one.case for one in found.cases] == chosen[:1]
+    assert found.cases[0].samples_ms == (1.0,) * 20
+    assert found.left_out == (f"{chosen[1]}: failed on this shape; give another",)
 
 
 def test_steps_read_what_the_engine_reads() -> None:
