@@ -187,15 +187,23 @@ def read_pages(data: Path, limit_images: int | None = None) -> PageSet:
 
 def _labelled_or_pictures(data: Path) -> PageSet:
     pictures = _pictures(data)
+    if pictures == [data]:
+        return _unlabelled(data, pictures, "accuracy: one picture has no labels")
     try:
-        labelled = labels.read_set(data)
+        found = labels.read_set(data)
     except InputError as error:
         if not pictures:
             raise
-        pages = tuple(LabelledPage(picture.name, picture, ()) for picture in pictures)
-        problem = f"accuracy: {error.problem}"
-        return PageSet(data.resolve().stem, _digest(pictures), pages, False, (problem,))
-    return PageSet(labelled.name, labelled.sha256, labelled.pages, True, labelled.problems)
+        return _unlabelled(data, pictures, f"accuracy: {error.problem}")
+    if found.format == "line pictures":
+        problems = (*found.problems, "accuracy: the labels of line pictures have no regions")
+        return PageSet(found.name, found.sha256, found.pages, False, problems)
+    return PageSet(found.name, found.sha256, found.pages, True, found.problems)
+
+
+def _unlabelled(data: Path, pictures: Sequence[Path], problem: str) -> PageSet:
+    pages = tuple(LabelledPage(picture.name, picture, ()) for picture in pictures)
+    return PageSet(data.resolve().stem, _digest(pictures), pages, False, (problem,))
 
 
 def _pictures(data: Path) -> list[Path]:

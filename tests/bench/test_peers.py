@@ -238,8 +238,16 @@ def test_pages_are_a_labelled_set_a_folder_or_one_picture(labelled: Path, pictur
     assert (plain.labelled, [page.name for page in plain.pages]) == (False, ["a.png", "b.png"])
     assert len(peers.read_pages(pictures, 1).pages) == 1
     one = peers.read_pages(pictures / "b.png")
+    assert one.problems == ("accuracy: one picture has no labels",)
     assert (one.name, [page.name for page in one.pages]) == ("b", ["b.png"])
     assert len({found.sha256, plain.sha256, one.sha256}) == 3
+
+
+def test_line_pictures_have_no_regions_to_compare(pictures: Path) -> None:
+    (pictures / "rec_gt.txt").write_text("a.png\tpage\nb.png\tpage\n")
+    found = peers.read_pages(pictures)
+    assert (found.labelled, len(found.pages)) == (False, 2)
+    assert found.problems == ("accuracy: the labels of line pictures have no regions",)
 
 
 def test_a_picture_that_can_not_be_read_is_left_out(pictures: Path) -> None:
