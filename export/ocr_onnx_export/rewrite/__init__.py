@@ -70,9 +70,9 @@ def rewrite(model: ModelProto, passes: Sequence[Pass] = FOR_TARGET["cpu"]) -> Mo
     Files older than opset 14 are brought to 17 first. Metadata survives. Equal input gives equal
     bytes (`finish.to_bytes`). Results differ from the original by float32 rounding only.
 
-    CPU time of the whole CPU list against the stock file, on a busy machine: mobile det 0.61 to
-    0.67, mobile rec 0.64 to 0.75, line classifier 0.95 to 1.0, server det, server rec and SVTRv2
-    0.98 to 1.01 (they have little to fold).
+    Time of the whole CPU list against the stock file, with the engine's calls around both (AMD Zen 3,
+    `benchmarks/results/rewrites-mobile-cpu.json`): mobile det 0.64 to 0.70, mobile rec 0.70 to 0.73,
+    line classifier 0.97 to 1.0; server det, server rec and SVTRv2 0.98 to 1.01 (little to fold).
 
     For the input and output contract too, pass `passes_for(target, stage)`.
     """
