@@ -36,6 +36,9 @@ FLAT, LINEAR, STEEP = 0.1, 0.9, 1.1  # bounds of the exponent between two verdic
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+Span: TypeAlias = tuple[float, float]
+"""Start and end of a run, in seconds."""
+
 Load = Callable[[int], Engine]
 """Number of threads -> an engine; 0 asks for all there are."""
 
@@ -216,21 +219,36 @@ class Sample(NamedTuple):
 
 
 def timed_run(engine: Engine, work: Work, page: ImageBgr) -> Sample:
-    """Read the pages of `work` once. det and rec are summed over threads."""
-    det_s: list[float] = []
-    rec_s: list[float] = []
-    watched = replace(engine, det=_timed(engine.det, det_s), rec=_timed(engine.rec, rec_s))
+    """Read the pages of `work` once. det and rec is how long at least one thread was in the network."""
+    det_runs: list[Span] = []
+    rec_runs: list[Span] = []
+    lanes = engine.rec_lanes
+    watched = replace(
+        engine,
+        det=_timed(engine.det, det_runs),
+        rec=_timed(engine.rec, rec_runs),
+        rec_lanes=lanes and replace(lanes, infer=_timed(lanes.infer, rec_runs)),
+    )
     start = time.perf_counter()
     lines = _read(watched, work, page)
     total_s = time.perf_counter() - start
-    return Sample(total_s * 1e3, sum(det_s) * 1e3, sum(rec_s) * 1e3, lines)
+    return Sample(total_s * 1e3, covered_s(det_runs) * 1e3, covered_s(rec_runs) * 1e3, lines)
 
 
-def _timed(infer: Callable[Arguments, Result], spent_s: list[float]) -> Callable[Arguments, Result]:
+def covered_s(spans: Sequence[Span]) -> float:
+    """Return how long at least one of `spans` (start, end) lasted: runs side by side count once."""
+    covered, latest = 0.0, -math.inf
+    for start, end in sorted(spans):
+        covered += max(0.0, end - max(start, latest))
+        latest = max(latest, end)
+    return covered
+
+
+def _timed(infer: Callable[Arguments, Result], runs: list[Span]) -> Callable[Arguments, Result]:
     def call(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
         start = time.perf_counter()
         result = infer(*arguments, **named)
-        spent_s.append(time.perf_counter() - start)
+        runs.append((start, time.perf_counter()))
         return result
 
     return call

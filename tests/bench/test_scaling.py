@@ -115,6 +115,21 @@ def test_points_are_measured_in_turns() -> None:
     assert [len(taken) for taken in samples] == [3, 3]
 
 
+def test_runs_side_by_side_count_once() -> None:
+    assert scaling.covered_s([]) == 0
+    assert scaling.covered_s([(5, 6), (0, 2), (1, 3), (1.5, 2)]) == 4
+
+
+def test_runs_in_lanes_are_told_as_rec() -> None:
+    mobile = Engine.load("mobile", threads=2)
+    work = Work(0.3, 6, 6, pages=1, workers=1, threads=0)
+    page = scaling.drawn_page(work)
+    sample = scaling.timed_run(mobile, work, page)
+    assert mobile.rec_lanes is not None
+    assert 0 < sample.rec_ms < sample.total_ms - sample.det_ms
+    assert sample.lines >= 6
+
+
 def test_a_point_sums_its_samples_up() -> None:
     work = Work(1, 1, 1, pages=4, workers=1, threads=0)
     samples = [Sample(100, 50, 20, 4), Sample(300, 60, 30, 4), Sample(200, 40, 90, 4)]
