@@ -33,6 +33,7 @@ STYLE: dict[Any, Any] = {
     "lines.markersize": 5,
 }
 BLUE, ORANGE, GREEN, GREY = "#0b66b5", "#c2500a", "#1b7f4b", "#666666"
+TICKS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 
 
 @contextmanager
@@ -78,7 +79,8 @@ def latency_against_size(axis: ScalingAxis, file: Path) -> None:
         axes.set_xlabel("page, megapixels")
         axes.set_ylabel("median time, ms")
         _plain(axes.xaxis, xs)
-        _plain(axes.yaxis)
+        lowest, highest = axes.get_ylim()
+        _plain(axes.yaxis, [tick for tick in TICKS_MS if lowest <= tick <= highest])
 
 
 def _complete(found: Sequence[float | None]) -> list[float]:
@@ -99,14 +101,15 @@ def _apart(heights: Sequence[float], ratio: float) -> list[float]:
 def throughput_against_workers(axis: ScalingAxis, file: Path) -> None:
     """Draw pages per second over workers, a line for each number of threads of one run."""
     with _drawn(file) as (axes,):
-        for threads, colour in zip(
-            sorted({point.threads for point in axis.points}), (BLUE, ORANGE), strict=False
-        ):
-            points = [point for point in axis.points if point.threads == threads]
+        kinds = sorted({point.threads for point in axis.points})
+        series = {threads: [one for one in axis.points if one.threads == threads] for threads in kinds}
+        highest = max(points[0].pages_per_s for points in series.values())
+        for (threads, points), colour in zip(series.items(), (BLUE, ORANGE), strict=False):
             xs, ys = [point.x for point in points], [point.pages_per_s for point in points]
             axes.plot(xs, ys, "o-", color=colour)
             name = f"{threads} thread" + "s" * (threads > 1) if threads else "all threads"
-            _label(axes, f"{name}\na run", xs[-1], ys[-1], colour, (10, 0))
+            # where they start, as they often end together
+            _label(axes, f"{name} a run", xs[0], ys[0], colour, (6, 32 if ys[0] == highest else -14))
         axes.set_xscale("log", base=2)
         axes.set_ylim(0, 1.15 * max(point.pages_per_s for point in axis.points))
         axes.set_xlabel("workers: pages read at a time")
