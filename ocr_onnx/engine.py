@@ -4,10 +4,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
-from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self, TypeAlias, TypeVar
 
 from ocr_onnx import classify, contract, crop, detect, inputs, model_store, order, recognize
 from ocr_onnx.data import Angle, Detections, ImageBgr, Page, PageResult, Provenance, TextLine
@@ -16,12 +16,25 @@ from ocr_onnx.errors import InputError, ModelContractError, OcrError, OptionErro
 from ocr_onnx.inputs import Readable
 from ocr_onnx.options import ModelOptions, Options, RuntimeOptions
 from ocr_onnx.recognize import RecognizedLine
-from ocr_onnx.runtime import Device, Session
+from ocr_onnx.runtime import Session
 from ocr_onnx.threads import usable_threads
 
-PAGES_AHEAD = 1  # decoded and waiting, or read and not yet asked for, beside one per worker
+PAGES_AHEAD = 2  # decoded and waiting, or read and not yet asked for, beside one per worker
+MAX_PAGES_AT_ONCE = 32  # unless told; every page holds its picture and a run's memory
 MAX_LANES = 8  # every lane holds a run's memory, and a page has few runs to share out
 COARSE_SCALE = 0.25  # below it, text of ordinary size is too small for the detector
+
+Item = TypeVar("Item")
+Sessions: TypeAlias = tuple[Session, Session, Session | None]
+"""Those of det, rec and cls."""
+
+
+class Networks(NamedTuple):
+    """A callable per stage, each run of which takes as many threads."""
+
+    det: detect.Infer
+    rec: recognize.Infer
+    cls: classify.Infer | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +43,9 @@ class Engine:
 
     Keeps no state between calls: any number of threads may share one engine. `charset` maps class
     to character. `rec_lanes` reads the lines of one page side by side where `rec` would read them
-    one run after the other. `provenance` is stamped on every result.
+    one run after the other. `pages_at_once` is how many pages `stream` reads at a time unless told,
+    and `share` gives the networks for so many: with fewer threads a run, as runs side by side do
+    more than one after the other on all threads. `provenance` is stamped on every result.
     """
 
     det: detect.Infer
@@ -38,6 +53,8 @@ class Engine:
     charset: tuple[str, ...]
     cls: classify.Infer | None = None
     rec_lanes: recognize.Lanes | None = None
+    pages_at_once: int = 2
+    share: Callable[[int], Networks] | None = None
     options: Options = Options()
     provenance: Provenance | None = None
 
@@ -66,19 +83,24 @@ class Engine:
             raise OptionError("models.cls", "was given, but cls.enabled is off", "set both, or neither")
         files = model_store.resolve(wanted, progress)
         det, rec = Session(files.det.path, runtime), Session(files.rec.path, runtime)
-        contract.check_rec(rec, str(files.rec.path))
+        contract.check_rec(rec, str(rec.path))
         charset = _charset(files, rec)
         used = [("det", files.det), ("rec", files.rec)]
-        cls_infer = None
+        cls_session = None
         if options.cls.enabled:
-            cls_infer = contract.cls_infer(Session(files.cls.path, runtime), str(files.cls.path))
+            cls_session = Session(files.cls.path, runtime)
             used.append(("cls", files.cls))
+        networks = _networks((det, rec, cls_session), len(charset))
+        threads = runtime.threads or usable_threads()
+        on_cpu = det.device.kind == "cpu"
         return cls(
-            det=contract.det_infer(det, str(files.det.path)),
-            rec=contract.rec_infer(rec, str(files.rec.path), len(charset)),
+            det=networks.det,
+            rec=networks.rec,
             charset=charset,
-            cls=cls_infer,
-            rec_lanes=_rec_lanes(files.rec.path, rec.device, runtime, len(charset)),
+            cls=networks.cls,
+            rec_lanes=_rec_lanes(rec, threads, len(charset)) if on_cpu else None,
+            pages_at_once=min(threads, MAX_PAGES_AT_ONCE) if on_cpu else 2,
+            share=partial(_share, (det, rec, cls_session), len(charset), threads) if on_cpu else None,
             options=options,
             provenance=Provenance(
                 models=tuple((stage, f"{file.spec.name}@{file.sha256}") for stage, file in used),
@@ -103,22 +125,25 @@ class Engine:
         self,
         sources: Readable,
         *,
-        workers: int = 2,
+        workers: int = 0,
         options: Options | None = None,
         on_error: Callable[[OcrError], None] | None = None,
     ) -> Iterator[PageResult]:
         """Read any number of pages, yielding results in the order of the inputs.
 
-        Pages are decoded while earlier ones are read by `workers` threads, so the stages of
-        different pages overlap; never more than PAGES_AHEAD pages beside one per worker are held.
+        Pages are decoded while earlier ones are read by `workers` threads (0: `pages_at_once`), so
+        the stages of different pages overlap; never more than PAGES_AHEAD pages beside one per
+        worker are held. Several workers share the processor: many pages take less time than one
+        after the other, each of them takes more. The last page has the processor to itself.
 
         Raises what `read` does. With `on_error`, an input or page that fails is handed to it and
         the others go on; without, the pages before it still come first. OptionError comes at once.
         """
-        if workers < 1:
-            raise OptionError("workers", f"{workers} is out of range", "give at least 1")
+        if workers < 0:
+            raise OptionError("workers", f"{workers} is out of range", "give 0, to let it choose, or more")
         options = self._checked(options)
-        return self._stream(inputs.pages(sources, options.input, on_error), workers, options, on_error)
+        pages = inputs.pages(sources, options.input, on_error)
+        return self._stream(pages, workers or self.pages_at_once, options, on_error)
 
     def detect(self, source: Readable, options: Options | None = None) -> Detections:
         """Find the text regions of exactly one page, in reading order. Raises what `read` does."""
@@ -156,19 +181,26 @@ class Engine:
     ) -> Iterator[PageResult]:
         pool = ThreadPoolExecutor(workers, thread_name_prefix="ocr-onnx")
         pending: deque[Future[PageResult]] = deque()
+        sharing = self._sharing(workers)
         try:
-            for page in _with_last_error(pages):
+            for page, is_last in _with_last_told(_with_last_error(pages)):
                 if isinstance(page, OcrError):
                     pending.append(_failed(page))
                 else:
-                    pending.append(pool.submit(self._read_page, page, options))
+                    pending.append(pool.submit((self if is_last else sharing)._read_page, page, options))
                 del page  # the pool's copy is the only one that may keep the pixels alive
-                while pending and (len(pending) == workers + PAGES_AHEAD or pending[0].done()):
+                while pending and (len(pending) > workers or pending[0].done()):
                     yield from _settled(pending.popleft(), on_error)
             while pending:
                 yield from _settled(pending.popleft(), on_error)
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _sharing(self, pages: int) -> Self:
+        """Return this engine for so many pages at a time, each on its share of the processor."""
+        if pages == 1 or self.share is None:
+            return self
+        return replace(self, **self.share(pages)._asdict(), rec_lanes=None)
 
     def _read_page(self, page: Page, options: Options) -> PageResult:
         found, scaled = self._detect(page.image, options)
@@ -217,14 +249,32 @@ class Engine:
         return classify.angles(images, self.cls, options.cls)
 
 
-def _rec_lanes(path: Path, device: Device, runtime: RuntimeOptions, classes: int) -> recognize.Lanes | None:
-    """Open rec once more for runs side by side; None where one run takes all there is."""
-    threads = runtime.threads or usable_threads()
+def _networks(sessions: Sessions, classes: int) -> Networks:
+    det, rec, cls = sessions
+    return Networks(
+        contract.det_infer(det, str(det.path)),
+        contract.rec_infer(rec, str(rec.path), classes),
+        None if cls is None else contract.cls_infer(cls, str(cls.path)),
+    )
+
+
+def _share(sessions: Sessions, classes: int, threads: int, pages: int) -> Networks:
+    """Return the networks for so many pages at a time, which share `threads`."""
+    each = max(1, threads // pages)
+    det, rec, cls = sessions
+    return _networks(
+        (det.with_threads(each), rec.with_threads(each), None if cls is None else cls.with_threads(each)),
+        classes,
+    )
+
+
+def _rec_lanes(rec: Session, threads: int, classes: int) -> recognize.Lanes | None:
+    """Return rec for runs side by side; None where one run takes all there is."""
     count = min(threads, MAX_LANES)
-    if device.kind != "cpu" or count == 1:
+    if count == 1:
         return None
-    session = Session(path, replace(runtime, threads=threads // count))
-    return recognize.Lanes(contract.rec_infer(session, str(path), classes), count)
+    session = rec.with_threads(threads // count)
+    return recognize.Lanes(contract.rec_infer(session, str(rec.path), classes), count)
 
 
 def _charset(files: model_store.ModelFiles, rec: Session) -> tuple[str, ...]:
@@ -268,6 +318,17 @@ def _with_last_error(pages: Iterator[Page]) -> Iterator[Page | OcrError]:
         yield from pages
     except OcrError as error:
         yield error
+
+
+def _with_last_told(items: Iterator[Item]) -> Iterator[tuple[Item, bool]]:
+    """Yield every item with whether it is the last, and keep no hold of it."""
+    held = deque(islice(items, 1))
+    for item in items:
+        held.append(item)
+        del item
+        yield held.popleft(), False
+    if held:
+        yield held.popleft(), True
 
 
 def _failed(error: OcrError) -> Future[PageResult]:

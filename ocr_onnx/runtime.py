@@ -12,8 +12,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from ocr_onnx.errors import DependencyError, DeviceError, ModelContractError, OcrError, OptionError
 from ocr_onnx.options import RuntimeOptions
-from ocr_onnx.threads import usable_threads
+from ocr_onnx.threads import Turns, usable_threads
 
 DeviceKind: TypeAlias = Literal["cpu", "cuda", "tensorrt", "openvino"]
 Array: TypeAlias = NDArray[Any]
@@ -40,6 +39,7 @@ EXTRAS: Mapping[DeviceKind, str] = {
     "tensorrt": "tensorrt",
     "openvino": "openvino",
 }
+ON_PROCESSOR: tuple[DeviceKind, ...] = ("cpu", "openvino")
 AUTO_ORDER: tuple[DeviceKind, ...] = ("cuda", "openvino", "cpu")
 # Distributions that all install the one package `onnxruntime`, each over the other.
 WHEELS = (
@@ -57,8 +57,6 @@ PROBE_MODEL = (
     b"\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
 )
 LOG_ERRORS_ONLY = 3
-# An input of more pixels makes a run large: a page for det, lines of 1,000 px together for rec.
-LARGE_RUN_PIXELS = 48_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,34 +90,35 @@ class TensorInfo:
 
 
 class _Opened(NamedTuple):
-    """ONNX Runtime's session of one process, and the turns that its large runs take."""
+    """ONNX Runtime's session of one process, and what its runs have to share."""
 
     session: Any
-    large_runs: threading.Semaphore
+    turns: Turns
+    threads: int  # that a run takes of the turns
 
 
 class Session:
     """A model opened on the device that was asked for: a callable from named arrays to arrays.
 
-    May be called from many threads at once. Large runs take turns where each uses all the threads
-    there are: two at once would not be faster and double the peak of memory. Survives a fork (the
-    child opens the model anew, as ONNX Runtime's thread pool stays behind) and pickling (the copy
-    does the same).
+    May be called from many threads at once. Runs on the processor, of all sessions of the process,
+    take turns where together they ask for more threads than there are: at once they would be no
+    faster and need more memory. Survives a fork (the child opens the model anew, as ONNX Runtime's
+    thread pool stays behind) and pickling (the copy does the same).
 
     Raises DeviceError where the device can't be used, ModelContractError where the file is not an
     ONNX model. There is no quiet change to another device.
     """
 
     def __init__(self, path: Path, options: RuntimeOptions) -> None:
-        self._path = path
+        self.path = path
         self._options = options
         self.device = find_device(options.device)
         self.provider = PROVIDERS[self.device.kind]
-        opened = self._open()
         # By process: a parent's session is of no use in its child, and destroying it there hangs.
-        self._opened = {os.getpid(): opened}
+        self._opened: dict[int, _Opened] = {}
+        self._by_threads = {options.threads or usable_threads(): self}
         _LIVE.add(self)
-        session = opened.session
+        session = self._open().session
         self.inputs = tuple(map(_tensor_info, session.get_inputs()))
         self.outputs = tuple(map(_tensor_info, session.get_outputs()))
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
@@ -129,31 +128,54 @@ class Session:
 
         Raises ModelContractError where the model refuses its input or fails on it.
         """
-        opened = self._opened.get(os.getpid())
-        if opened is None:
-            opened = self._opened.setdefault(os.getpid(), self._open())
-        large = feeds[self.inputs[0].name].size > 3 * LARGE_RUN_PIXELS
+        opened = self._opened.get(os.getpid()) or self._open()
         try:
-            with opened.large_runs if large else nullcontext():
+            with opened.turns.taken(opened.threads):
                 return cast("list[Array]", opened.session.run(outputs, feeds))
         except _ort_errors() as error:
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
             raise ModelContractError(
-                str(self._path),
+                str(self.path),
                 f"failed on {shapes}: {_first_line(error)}",
                 "give a model that takes any size; if memory ran out, lower det.limit_side_px",
             ) from error
 
+    def with_threads(self, threads: int) -> "Session":
+        """Return the same model with another number of threads a run, opened when it is first run."""
+        if threads not in self._by_threads:
+            other = object.__new__(Session)
+            vars(other).update(vars(self))
+            other._options = replace(self._options, threads=threads)
+            other._opened = {}
+            _LIVE.add(other)
+            self._by_threads.setdefault(threads, other)
+        return self._by_threads[threads]
+
     def __reduce__(self) -> tuple[type["Session"], tuple[Path, RuntimeOptions]]:
-        return type(self), (self._path, self._options)
+        return type(self), (self.path, self._options)
 
     def _open(self) -> _Opened:
+        """Open the model in this process, unless another thread just did."""
         threads = self._options.threads or usable_threads()
-        session = open_session(str(self._path), str(self._path), self.device, threads)
-        return _Opened(session, threading.Semaphore(max(1, usable_threads() // threads)))
+        shared = _PROCESSES.setdefault(os.getpid(), _Process(Turns(usable_threads()), threading.Lock()))
+        with shared.opening:
+            if os.getpid() not in self._opened:
+                session = open_session(str(self.path), str(self.path), self.device, threads)
+                # a GPU runs the operations of a network one after the other anyway
+                turns = shared.turns if self.device.kind in ON_PROCESSOR else Turns(1)
+                self._opened[os.getpid()] = _Opened(session, turns, threads)
+        return self._opened[os.getpid()]
+
+
+class _Process(NamedTuple):
+    """What the sessions of one process share."""
+
+    turns: Turns  # on the processor
+    opening: threading.Lock
 
 
 _LIVE: weakref.WeakSet[Session] = weakref.WeakSet()
+_PROCESSES: dict[int, _Process] = {}  # a forked child must not inherit turns that were taken
 
 
 def _let_child_end() -> None:

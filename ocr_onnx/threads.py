@@ -1,7 +1,40 @@
-"""How many threads this process may use: the processor affinity and the cgroup quota decide."""
+"""How many threads this process may use (processor affinity, cgroup quota), and who uses them when."""
 
 import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+class Turns:
+    """Shares out `count` processors: whoever asks for more than are free waits, first come first served."""
+
+    def __init__(self, count: int) -> None:
+        self._count = self._free = count
+        self._waiting: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, count: int) -> Iterator[None]:
+        """Hold `count` processors, or all of them where there are fewer."""
+        count = min(count, self._count)
+        ticket = object()
+        with self._changed:
+            self._waiting.append(ticket)
+            try:
+                self._changed.wait_for(lambda: self._waiting[0] is ticket and self._free >= count)
+                self._free -= count
+            finally:  # an interrupted wait must not hold up those behind it
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += count
+                self._changed.notify_all()
 
 
 def usable_threads() -> int:

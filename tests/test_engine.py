@@ -3,8 +3,10 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ocr_onnx.data import F32Array, ImageBgr, PageResult
-from ocr_onnx.engine import Engine
+from ocr_onnx.engine import Engine, Networks
 from ocr_onnx.errors import InputError, ModelContractError, OcrError, OptionError
 from ocr_onnx.options import (
     ClsOptions,
@@ -192,7 +194,7 @@ def test_stream_holds_few_pages() -> None:
 
     results = _fake().stream(pages(), workers=2)
     next(results)
-    assert decoded <= 5
+    assert decoded <= 5  # two being read, two ahead, and the one that was given out
     results.close()  # type: ignore[attr-defined]
     assert decoded <= 5
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ocr-onnx")]
@@ -210,9 +212,41 @@ def test_stream_goes_on_after_a_bad_input(tmp_path: Path) -> None:
         list(_fake().stream([page, str(tmp_path / "broken.png"), page]))
 
 
-def test_stream_refuses_no_workers() -> None:
+def test_stream_refuses_a_negative_number_of_workers() -> None:
     with pytest.raises(OptionError, match="workers"):
-        next(_fake().stream([_page()], workers=0))
+        next(_fake().stream([_page()], workers=-1))
+
+
+@pytest.mark.parametrize(("workers", "asked"), [(0, [3]), (5, [5]), (1, [])])
+def test_pages_share_the_processor_but_the_last_has_it_alone(workers: int, asked: list[int]) -> None:
+    shares: list[int] = []
+    inside: list[str] = []
+
+    def det(name: str, images: NDArray[np.uint8]) -> F32Array:
+        inside.append(name)
+        return _dark(images)
+
+    def share(pages: int) -> Networks:
+        shares.append(pages)
+        return Networks(partial(det, "shared"), _one_letter, None)
+
+    engine = _fake(det=partial(det, "alone"), share=share, pages_at_once=3)
+    pages = [_page((20, 20, 60, 40))] * 4
+    assert [result.lines for result in engine.stream(pages, workers=workers)] == [
+        _fake().read(page).lines for page in pages
+    ]
+    assert shares == asked
+    assert sorted(inside) == (["alone"] * 4 if workers == 1 else ["alone", "shared", "shared", "shared"])
+
+
+def test_a_lone_page_of_a_stream_has_the_processor_alone() -> None:
+    def never(*_: object) -> NoReturn:
+        raise AssertionError
+
+    def share(_: int) -> Networks:
+        return Networks(never, never, None)
+
+    assert len(list(_fake(share=share).stream(_page((20, 20, 60, 40))))) == 1
 
 
 def test_a_fault_in_a_worker_reaches_the_caller() -> None:
@@ -310,6 +344,16 @@ def test_lanes_do_not_change_a_result(mobile: Engine) -> None:
     assert mobile.rec_lanes.count == 2
     assert replace(mobile, rec_lanes=None).read(DEMO) == mobile.read(DEMO)
     assert Engine.load("mobile", threads=1).rec_lanes is None
+
+
+def test_a_stream_does_not_change_a_result(mobile: Engine) -> None:
+    expected = mobile.read(DEMO)
+    for workers in (0, 1, 2, 3):
+        assert list(mobile.stream([DEMO] * 3, workers=workers)) == [expected] * 3
+    turning = Options(cls=ClsOptions(enabled=True))
+    with_cls = Engine.load("mobile", threads=2, options=turning)
+    assert list(with_cls.stream([DEMO] * 2)) == [with_cls.read(DEMO)] * 2
+    assert (mobile.pages_at_once, Engine.load("mobile", threads=1).pages_at_once) == (2, 1)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 16])

@@ -70,13 +70,14 @@ def test_many_threads_share_a_session(tiny_rec: Path) -> None:
         assert set(pool.map(lambda _: _run(session), range(64))) == {expected}
 
 
-@pytest.mark.parametrize(("threads", "at_once"), [(4, 1), (2, 2), (1, 4), (8, 1)])
-def test_large_runs_take_turns(
-    tiny_det: Path, monkeypatch: pytest.MonkeyPatch, threads: int, at_once: int
+@pytest.mark.parametrize(
+    ("threads", "at_once"), [((4,), 1), ((2,), 2), ((1,), 4), ((8,), 1), ((3, 2), 1), ((3, 1), 2)]
+)
+def test_runs_of_all_sessions_take_turns(
+    tiny_det: Path, monkeypatch: pytest.MonkeyPatch, threads: tuple[int, ...], at_once: int
 ) -> None:
     monkeypatch.setattr(runtime, "usable_threads", lambda: 4)
-    session = Session(tiny_det, RuntimeOptions("cpu", threads=threads))
-    opened = session._opened[os.getpid()]
+    monkeypatch.setattr(runtime, "_PROCESSES", {})
     running, most = 0, 0
     lock = threading.Lock()
 
@@ -90,26 +91,35 @@ def test_large_runs_take_turns(
             running -= 1
         return []
 
-    session._opened[os.getpid()] = opened._replace(session=SimpleNamespace(run=run))
-    large = {"x": np.zeros((1, 3, 400, 400), np.float32)}
+    sessions = [Session(tiny_det, RuntimeOptions("cpu", threads=count)) for count in threads]
+    for session in sessions:
+        opened = session._opened[os.getpid()]
+        session._opened[os.getpid()] = opened._replace(session=SimpleNamespace(run=run))
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: session(large), range(16)))
+        list(pool.map(lambda number: sessions[number % len(sessions)]({}), range(16)))
     assert 1 <= most <= at_once
 
 
-def test_small_runs_do_not_wait_for_each_other(tiny_det: Path) -> None:
-    session = Session(tiny_det, RuntimeOptions("cpu", threads=8))
-    opened = session._opened[os.getpid()]
-    together = threading.Barrier(8, timeout=30)  # broken, and so an error, unless all eight are inside
+def test_a_session_with_other_threads_is_opened_once_and_answers_alike(
+    tiny_rec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(tiny_rec, RuntimeOptions("cpu", threads=2))
+    opened: list[int] = []
+    open_session = runtime.open_session
 
-    def run(_outputs: object, _feeds: object) -> list[object]:
-        together.wait()
-        return []
+    def counted(subject: str, model: str, device: Device, threads: int) -> object:
+        opened.append(threads)
+        return open_session(subject, model, device, threads)
 
-    session._opened[os.getpid()] = opened._replace(session=SimpleNamespace(run=run))
-    small = {"x": np.zeros((1, 3, 100, 100), np.float32)}
+    monkeypatch.setattr(runtime, "open_session", counted)
+    other = session.with_threads(1)
+    assert opened == []
     with ThreadPoolExecutor(8) as pool:
-        assert len(list(pool.map(lambda _: session(small), range(8)))) == 8
+        assert set(pool.map(lambda _: _run(other), range(8))) == {_run(session)}
+    assert opened == [1]
+    assert session.with_threads(1) is other
+    assert other.with_threads(2) is session
+    assert _run(pickle.loads(pickle.dumps(other))) == _run(session)
 
 
 def test_a_session_survives_pickling(tiny_rec: Path) -> None:

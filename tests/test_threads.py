@@ -1,4 +1,6 @@
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,48 @@ def test_without_affinity_masks_every_processor_counts(monkeypatch: pytest.Monke
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert threads.affinity_cpus() == 6
+
+
+def test_turns_are_given_first_come_first_served() -> None:
+    turns = threads.Turns(2)
+    order: list[str] = []
+    waiting = threading.Event()
+
+    def take(name: str, count: int) -> None:
+        waiting.set()
+        with turns.taken(count):
+            order.append(name)
+
+    with ThreadPoolExecutor(2) as pool, turns.taken(1):
+        pool.submit(take, "both", 2)
+        waiting.wait(30)
+        while len(turns._waiting) < 1:
+            pass
+        pool.submit(take, "one", 1)  # one is free, but "both" came first
+        while len(turns._waiting) < 2:
+            pass
+        assert order == []
+    assert order == ["both", "one"]
+
+
+def test_whoever_asks_for_more_than_there_are_gets_all() -> None:
+    turns = threads.Turns(2)
+    with turns.taken(100):
+        assert turns._free == 0
+    assert turns._free == 2
+
+
+def test_an_error_and_an_interrupted_wait_give_their_turn_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = threads.Turns(1)
+    with pytest.raises(KeyError), turns.taken(1):
+        raise KeyError
+
+    def interrupted(_: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(turns._changed, "wait_for", interrupted)
+        with pytest.raises(KeyboardInterrupt), turns.taken(1):
+            pass
+    with turns.taken(1):
+        assert turns._free == 0
