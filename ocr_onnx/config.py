@@ -44,9 +44,11 @@ DESCRIPTIONS: Mapping[str, str] = {
     "input.all_frames": "read every frame of an animated GIF, PNG or WebP",
     "input.recursive": "descend into folders",
     "input.timeout_s": "bound on one download, in seconds",
-    "det.limit_type": "max: shrink the longer side to the limit; min: enlarge the shorter side to it",
+    "det.limit_type": "max: shrink the longer side to the limit; min: enlarge the shorter side to it; "
+    "auto: as max, then finer where text is small",
     "det.limit_side_px": "the limit, in pixels",
-    "det.max_pixels": "bound on width x height of the detector's input, whatever the limit says",
+    "det.max_pixels": "bound on width x height at which a page is searched, whatever the limit says",
+    "det.tile_pixels": "larger pages are searched in tiles of at most so many pixels, which overlap",
     "det.thresh": "pixels with a text probability above it belong to a region",
     "det.box_thresh": "regions with a lower mean probability are dropped",
     "det.unclip_ratio": "how far the shrunk regions grow back: times area / perimeter",

@@ -20,6 +20,7 @@ Infer: TypeAlias = Callable[[NDArray[np.uint8]], F32Array]
 """(N, h, w, 3) uint8 BGR, sides multiples of STRIDE_PX -> (N, h, w) float32 probabilities."""
 
 STRIDE_PX = 32  # the network halves its input five times
+SCREEN_RATIO = 16 / 9  # longer pages are strips: scrolled screens, receipts
 MIN_SIDE_PX = 3  # shorter regions of the map are noise
 OUTLINE_TOLERANCE = 0.002  # of an outline's length, for thinning its points
 
@@ -48,28 +49,41 @@ def preprocess(page: ImageBgr, options: DetOptions) -> DetInput:
     scales differ slightly: each axis maps back with its own.
     """
     height_px, width_px = page.shape[:2]
-    (w, h), bounded = input_size(width_px, height_px, options)
-    resized = (
+    return resized(page, first_scale(width_px, height_px, options), options)
+
+
+def resized(page: ImageBgr, scale: float, options: DetOptions) -> DetInput:
+    """Resize a page (H, W, 3) uint8 BGR to `scale` network px per page px, within `max_pixels`."""
+    height_px, width_px = page.shape[:2]
+    (w, h), bounded = input_size(width_px, height_px, scale, options.max_pixels)
+    image = (
         page if (w, h) == (width_px, height_px) else cv2.resize(page, (w, h), interpolation=cv2.INTER_LINEAR)
     )
-    return DetInput(cast("ImageBgr", resized), (w / width_px, h / height_px), bounded)
+    return DetInput(cast("ImageBgr", image), (w / width_px, h / height_px), bounded)
 
 
-def input_size(width_px: int, height_px: int, options: DetOptions) -> tuple[tuple[int, int], bool]:
+def first_scale(width_px: int, height_px: int, options: DetOptions) -> float:
+    """Return the scale, in network px per page px, at which a page of this size is searched (first)."""
+    long, short = float(max(width_px, height_px)), min(width_px, height_px)
+    if options.limit_type == "min":
+        return max(1.0, options.limit_side_px / short)
+    if options.limit_type == "auto":  # the text of a strip is as high as that of the screens it is made of
+        long = min(long, short * SCREEN_RATIO)
+    return min(1.0, options.limit_side_px / long)
+
+
+def input_size(width_px: int, height_px: int, scale: float, max_pixels: int) -> tuple[tuple[int, int], bool]:
     """Return the network's (width, height) for a page, and whether `max_pixels` shrank it."""
-    sides = (width_px, height_px)
-    if options.limit_type == "max":
-        ratio = min(1.0, options.limit_side_px / max(sides))
-    else:
-        ratio = max(1.0, options.limit_side_px / min(sides))
     # int() before round(): the reference truncates first, and golden boxes depend on it
-    w, h = (max(STRIDE_PX, round(int(side * ratio) / STRIDE_PX) * STRIDE_PX) for side in sides)
-    if w * h <= options.max_pixels:
+    w, h = (
+        max(STRIDE_PX, round(int(side * scale) / STRIDE_PX) * STRIDE_PX) for side in (width_px, height_px)
+    )
+    if w * h <= max_pixels:
         return (w, h), False
-    shrink = (options.max_pixels / (w * h)) ** 0.5
+    shrink = (max_pixels / (w * h)) ** 0.5
     short = max(STRIDE_PX, int(min(w, h) * shrink) // STRIDE_PX * STRIDE_PX)
     # a strip can't get thinner than the stride, so its longer side gives way instead
-    long = min(int(max(w, h) * shrink), options.max_pixels // short)
+    long = min(int(max(w, h) * shrink), max_pixels // short)
     long = max(STRIDE_PX, long // STRIDE_PX * STRIDE_PX)
     return ((long, short) if w >= h else (short, long)), True
 

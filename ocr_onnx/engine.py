@@ -9,7 +9,7 @@ from importlib.metadata import version
 from itertools import islice
 from typing import NamedTuple, Self, TypeAlias, TypeVar
 
-from ocr_onnx import classify, contract, crop, detect, inputs, model_store, order, recognize
+from ocr_onnx import classify, contract, crop, detect, inputs, model_store, order, recognize, search
 from ocr_onnx.data import Angle, Detections, ImageBgr, Page, PageResult, Provenance, TextLine
 from ocr_onnx.detect import DetInput
 from ocr_onnx.errors import InputError, ModelContractError, OcrError, OptionError
@@ -238,10 +238,8 @@ class Engine:
         )
 
     def _detect(self, image: ImageBgr, options: Options) -> tuple[Detections, DetInput]:
-        scaled = detect.preprocess(image, options.det)
-        prob_map = self.det(scaled.image[None])[0]
-        found = detect.postprocess(prob_map, (image.shape[1], image.shape[0]), options.det)
-        return found.take(order.reading_order(found.quads_px, options.crop.order)), scaled
+        found, seen = search.find(image, self.det, options.det)
+        return found.take(order.reading_order(found.quads_px, options.crop.order)), seen
 
     def _angles(self, images: Sequence[ImageBgr], options: Options) -> Sequence[Angle]:
         if self.cls is None or not options.cls.enabled:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 from ocr_onnx.errors import OptionError
 from ocr_onnx.validation import Range, check_fields
 
-LimitType: TypeAlias = Literal["max", "min"]
+LimitType: TypeAlias = Literal["auto", "max", "min"]
 ScoreMode: TypeAlias = Literal["fast", "slow"]
 BoxType: TypeAlias = Literal["quad", "polygon"]
 Order: TypeAlias = Literal["reading", "reference"]
@@ -61,17 +61,23 @@ class InputOptions:
 class DetOptions:
     """Detection: the resize before the network and the DB post-processing after it.
 
-    Defaults are those of PaddleX's OCR pipeline for PP-OCRv4.
+    Defaults are those of PaddleX's OCR pipeline for PP-OCRv4, but for the size at which a page is
+    searched: there it is "max" and 960.
 
     Attributes
     ----------
     limit_type
-        "max" shrinks a page whose longer side is above `limit_side_px` to it, "min" enlarges one
-        whose shorter side is below it. Neither changes a page that already fits.
+        "auto" shrinks a page whose longer side is above `limit_side_px` to it (strips count as
+        screens of 16:9), and searches once more, finer, where the text turns out to be small.
+        "max" only shrinks, "min" only enlarges a page whose shorter side is below the limit. None
+        changes a page that already fits.
     limit_side_px
         The limit, in pixels of the network's input.
     max_pixels
-        Bound on width times height of the network's input, whatever the limit says.
+        Bound on width times height at which a page is searched, whatever the limit says.
+    tile_pixels
+        Larger pages go through the network in tiles of at most so many pixels, which overlap and
+        are joined before regions are looked for.
     thresh
         Pixels with a text probability (0 to 1) above this belong to a region.
     box_thresh
@@ -89,9 +95,10 @@ class DetOptions:
         Close gaps of one pixel between the pixels above `thresh`.
     """
 
-    limit_type: LimitType = "max"
-    limit_side_px: Annotated[int, Range(32, 16_384)] = 960
-    max_pixels: Annotated[int, Range(32 * 32, 256_000_000)] = 4_000_000
+    limit_type: LimitType = "auto"
+    limit_side_px: Annotated[int, Range(32, 16_384)] = 1600
+    max_pixels: Annotated[int, Range(32 * 32, 256_000_000)] = 16_000_000
+    tile_pixels: Annotated[int, Range(256 * 256, 256_000_000)] = 1_000_000
     thresh: Annotated[float, Range(0, 1)] = 0.3
     box_thresh: Annotated[float, Range(0, 1)] = 0.6
     unclip_ratio: Annotated[float, Range(0, 10)] = 1.5

@@ -153,7 +153,7 @@ def test_version(run: Run) -> None:
     [
         (("run",), "Missing argument 'INPUT"),
         (("run", "a.png", "--format", "xml"), "'xml' is not one of"),
-        (("run", "a.png", "--workers", "0"), "--workers"),
+        (("run", "a.png", "--workers", "-1"), "--workers"),
         (("run", "a.png", "--nonsense"), "No such option"),
         (("runn",), "No such command"),
         (("run", "a.png", "--threads", "-1"), "error: command line: runtime.threads: -1 is out of range"),

@@ -146,8 +146,8 @@ def test_a_classifier_that_was_not_loaded_is_refused() -> None:
 @pytest.mark.parametrize(
     ("size", "options", "warning"),
     [
-        ((600, 5000), DetOptions(), "raise det.limit_side_px"),
-        ((40, 8000), DetOptions(limit_type="min", limit_side_px=736), "det.max_pixels"),
+        ((600, 5000), DetOptions(limit_type="max", limit_side_px=960), "raise det.limit_side_px"),
+        ((40, 8000), DetOptions(limit_type="min", limit_side_px=736, max_pixels=4_000_000), "det.max_pixels"),
     ],
 )
 def test_a_coarse_search_is_told(size: tuple[int, int], options: DetOptions, warning: str) -> None:

@@ -250,7 +250,7 @@ def _accuracy(name: str, record: Json) -> Accuracy:
     ratio = ("precision", "recall", "hmean")
     text = ("line_accuracy", "character_accuracy")
     texts = figures["recognition_normalised"]
-    side = {"max": "long", "min": "short"}[options["det"]["limit_type"]]
+    side = {"auto": "auto, long", "max": "long", "min": "short"}[options["det"]["limit_type"]]
     return Accuracy(
         name=name,
         machine=_machine(record),

@@ -54,7 +54,16 @@ def read_inputs(
         int | None,
         typer.Option(metavar="N", help="Threads of one network run; 0 for all it may use. [default: 0]"),
     ] = None,
-    workers: Annotated[int, typer.Option(metavar="N", min=1, max=256, help="Pages worked on at a time.")] = 1,
+    workers: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=256,
+            help="Pages worked on at a time. [default: one per processor]",
+            show_default=False,
+        ),
+    ] = 0,
     model_dir: ModelFolder = None,
     offline: Offline = False,
     det_model: Annotated[
