@@ -28,13 +28,32 @@ def cut(page: ImageBgr, quads_px: F32Array, options: CropOptions) -> list[ImageB
     least `turn_ratio` times as high as wide holds text that runs downwards and is turned a quarter
     counter-clockwise. No side is shorter than 1 px.
     """
-    return [_cut_one(page, quad, options.turn_ratio) for quad in quads_px.astype(np.float32)]
-
-
-def _cut_one(page: ImageBgr, quad: F32Array, turn_ratio: float) -> ImageBgr:
-    top, right, bottom, left = np.linalg.norm(quad - np.roll(quad, -1, axis=0), axis=1)
+    quads = quads_px.astype(np.float32)
+    sides = np.linalg.norm(quads - np.roll(quads, -1, axis=1), axis=2)  # (N, 4): top, right, bottom, left
     # truncated, as in the reference's get_rotate_crop_image
-    width, height = max(1, int(max(top, bottom))), max(1, int(max(left, right)))
+    sizes_wh = np.maximum(1, np.maximum(sides[:, :2], sides[:, 2:]).astype(int))
+    return [
+        _cut_one(page, quad, width, height, options.turn_ratio)
+        for quad, (width, height) in zip(quads, sizes_wh.tolist(), strict=True)
+    ]
+
+
+def _cut_one(page: ImageBgr, quad: F32Array, width: int, height: int, turn_ratio: float) -> ImageBgr:
+    line = _slice(page, quad, width, height)
+    if line is None:
+        line = _warp(page, quad, width, height)
+    return np.ascontiguousarray(np.rot90(line)) if height / width >= turn_ratio else line
+
+
+def _slice(page: ImageBgr, quad: F32Array, width: int, height: int) -> ImageBgr | None:
+    """Copy an upright quad of whole pixels, which warping would do pixel by pixel; None for any other."""
+    x, y = map(int, quad[0].tolist())
+    within = 0 <= x <= page.shape[1] - width and 0 <= y <= page.shape[0] - height
+    upright = [[x, y], [x + width, y], [x + width, y + height], [x, y + height]]
+    return page[y : y + height, x : x + width].copy() if within and quad.tolist() == upright else None
+
+
+def _warp(page: ImageBgr, quad: F32Array, width: int, height: int) -> ImageBgr:
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float32)
     line = cv2.warpPerspective(
         page,
@@ -43,8 +62,6 @@ def _cut_one(page: ImageBgr, quad: F32Array, turn_ratio: float) -> ImageBgr:
         flags=cv2.INTER_CUBIC,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    if height / width >= turn_ratio:
-        line = np.ascontiguousarray(np.rot90(line))
     return cast("ImageBgr", line)
 
 

@@ -4,6 +4,7 @@ The method is DB (Liao et al., "Real-time Scene Text Detection with Differentiab
 AAAI 2020); sizes, constants and rounding follow PaddleX's `DetResizeForTest` and `DBPostProcess`.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias, cast
 
@@ -13,7 +14,7 @@ import pyclipper
 from numpy.typing import NDArray
 
 from ocr_onnx.data import Detections, F32Array, ImageBgr
-from ocr_onnx.geometry import min_area_quad
+from ocr_onnx.geometry import clockwise_corners, min_area_quad
 from ocr_onnx.options import DetOptions
 
 Infer: TypeAlias = Callable[[NDArray[np.uint8]], F32Array]
@@ -104,23 +105,24 @@ def postprocess(prob_map: F32Array, page_size_wh: tuple[int, int], options: DetO
     `prob_map` is (h, w) float32 in 0..1 and covers the whole page. Regions come in the order of
     their contours, from the bottom of the page up; `order.py` sorts them.
     """
-    mask = (prob_map > options.thresh).astype(np.uint8)
+    mask = (prob_map > options.thresh).view(np.uint8)
     if options.dilate:
         mask = cast("NDArray[np.uint8]", cv2.dilate(mask, np.ones((2, 2), dtype=np.uint8)))
     contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     find = _quads if options.box_type == "quad" else _polygons
     map_wh = np.array(prob_map.shape[::-1], dtype=np.float32)
     page_wh = np.array(page_size_wh, dtype=np.float32)
-    found = [
-        (np.clip(np.round(outline / map_wh * page_wh), 0, page_wh), score)
-        for outline, score in find(prob_map, contours[: options.max_candidates], options)
-    ]
-    outlines = tuple(outline for outline, _ in found)
+
+    def on_page(points: F32Array) -> F32Array:
+        return np.clip(np.round(points / map_wh * page_wh), 0, page_wh)
+
+    found = list(find(prob_map, contours[: options.max_candidates], options))
     scores = np.array([score for _, score in found], dtype=np.float32)
     unseen = max(0, len(contours) - options.max_candidates)
     if options.box_type == "quad":
-        quads = np.array(outlines, dtype=np.float32).reshape(-1, 4, 2)
-        return Detections(quads, scores, unseen=unseen)
+        quads = np.array([quad for quad, _ in found], dtype=np.float32).reshape(-1, 4, 2)
+        return Detections(on_page(quads), scores, unseen=unseen)
+    outlines = tuple(on_page(outline) for outline, _ in found)
     quads = np.array([min_area_quad(outline)[0] for outline in outlines], dtype=np.float32).reshape(-1, 4, 2)
     return Detections(quads, scores, outlines, unseen)
 
@@ -130,9 +132,10 @@ def _quads(
 ) -> Iterator[tuple[F32Array, float]]:
     """Yield each contour's unclipped quad (4, 2) in map pixels and its score."""
     for contour in contours:
-        quad, short_side = min_area_quad(contour)
-        if short_side < MIN_SIDE_PX:
+        rectangle = cv2.minAreaRect(contour)
+        if min(rectangle[1]) < MIN_SIDE_PX:
             continue
+        quad = clockwise_corners(rectangle)
         inside = quad if options.score_mode == "fast" else contour.reshape(-1, 2)
         score = _mean_inside(prob_map, inside)
         if score < options.box_thresh:
@@ -140,9 +143,9 @@ def _quads(
         grown = _unclip(quad, options.unclip_ratio)
         if grown is None:
             continue
-        quad, short_side = min_area_quad(grown)
-        if short_side >= MIN_SIDE_PX + 2:
-            yield quad, score
+        rectangle = cv2.minAreaRect(grown)
+        if min(rectangle[1]) >= MIN_SIDE_PX + 2:
+            yield clockwise_corners(rectangle), score
 
 
 def _polygons(
@@ -160,7 +163,7 @@ def _polygons(
         if score < options.box_thresh:
             continue
         grown = _unclip(outline.astype(np.float32), options.unclip_ratio)
-        if grown is not None and min_area_quad(grown)[1] >= MIN_SIDE_PX + 2:
+        if grown is not None and min(cv2.minAreaRect(grown)[1]) >= MIN_SIDE_PX + 2:
             yield grown, score
 
 
@@ -168,8 +171,9 @@ def _mean_inside(prob_map: F32Array, outline: NDArray[np.generic]) -> float:
     """Return the mean probability inside an outline (K, 2), looking only at its bounding window."""
     height, width = prob_map.shape
     points = np.asarray(outline, dtype=np.float32)
-    x0, y0 = np.clip(np.floor(points.min(axis=0)).astype(int), 0, (width - 1, height - 1))
-    x1, y1 = np.clip(np.ceil(points.max(axis=0)).astype(int), 0, (width - 1, height - 1))
+    (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    x0, x1 = (min(max(x, 0), width - 1) for x in (math.floor(left), math.ceil(right)))
+    y0, y1 = (min(max(y, 0), height - 1) for y in (math.floor(top), math.ceil(bottom)))
     mask = np.zeros((y1 - y0 + 1, x1 - x0 + 1), dtype=np.uint8)
     # truncation, not rounding: the reference's cast
     cv2.fillPoly(mask, [(points - (x0, y0)).astype(np.int32)], 1)
@@ -182,7 +186,8 @@ def _unclip(outline: F32Array, ratio: float) -> F32Array | None:
     None where nothing can grow (no area, Vatti clipping found no path); the largest path where
     several came out.
     """
-    perimeter = float(np.linalg.norm(outline - np.roll(outline, 1, axis=0), axis=1).sum())
+    before = np.concatenate((outline[-1:], outline[:-1]))
+    perimeter = float(np.linalg.norm(outline - before, axis=1).sum())
     area = abs(cv2.contourArea(outline))
     if area == 0.0 or perimeter == 0.0:
         return None

@@ -109,6 +109,65 @@ def test_high_crops_are_turned_counter_clockwise(width: int, height: int, turn_r
     assert found.flags.c_contiguous
 
 
+def reference_crop(page: ImageBgr, quad: F32Array, turn_ratio: float) -> ImageBgr:
+    """Warp as PaddleOCR's `get_rotate_crop_image` does, whatever the quad."""
+    a, b, c, d = quad
+    width = max(1, int(max(np.linalg.norm(a - b), np.linalg.norm(c - d))))
+    height = max(1, int(max(np.linalg.norm(a - d), np.linalg.norm(b - c))))
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    line = cv2.warpPerspective(
+        page,
+        cv2.getPerspectiveTransform(quad, corners),
+        (width, height),
+        borderMode=cv2.BORDER_REPLICATE,
+        flags=cv2.INTER_CUBIC,
+    )
+    return np.asarray(np.rot90(line) if height / width >= turn_ratio else line, np.uint8)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seeds,
+    st.tuples(st.integers(1, 4000), st.integers(1, 300)),
+    st.tuples(st.floats(-0.1, 1), st.floats(-0.1, 1), st.floats(0.001, 1.2), st.floats(0.001, 1.2)),
+    st.sampled_from([0.0, 0.0, 0.0, 0.5, 0.25]),
+    st.booleans(),
+    st.integers(0, 3),
+)
+def test_slices_are_what_warping_gives_to_the_bit(
+    seed: int,
+    sides: tuple[int, int],
+    share: tuple[float, float, float, float],
+    off_px: float,
+    high: bool,
+    first: int,
+) -> None:
+    """Whole pixels or not, on the page, at its rim or beyond it, with the corners in any turn."""
+    page_height, page_width = sides if high else sides[::-1]
+    page = np.random.default_rng(seed).integers(0, 256, (page_height, page_width, 3), dtype=np.uint8)
+    left, top = round(share[0] * page_width), round(share[1] * page_height)
+    width, height = max(1, round(share[2] * page_width)), max(1, round(share[3] * page_height))
+    if share[2] <= 1:
+        width = min(width, max(1, page_width - left))
+    if share[3] <= 1:
+        height = min(height, max(1, page_height - top))
+    quad = np.roll(rectangle(left + off_px, top, width, height), first if seed % 4 == 0 else 0, axis=0)
+    found = crop.cut(page, quad[None], DEFAULTS)[0]
+    np.testing.assert_array_equal(found, reference_crop(page, quad, DEFAULTS.turn_ratio))
+    assert found.flags.c_contiguous
+    assert not np.shares_memory(found, page)
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (1, 0), (0, 1), (1, 1)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (300, 1), (299, 1), (2, 100), (300, 100)])
+def test_slices_at_the_pages_corners(corner: tuple[int, int], size: tuple[int, int]) -> None:
+    page = np.random.default_rng(5).integers(0, 256, (100, 300, 3), dtype=np.uint8)
+    left, top = corner[0] * (300 - size[0]), corner[1] * (100 - size[1])
+    quad = rectangle(left, top, *size)
+    found = crop.cut(page, quad[None], DEFAULTS)[0]
+    np.testing.assert_array_equal(found, reference_crop(page, quad, DEFAULTS.turn_ratio))
+
+
 def test_a_trapezium_is_pulled_straight() -> None:
     page = np.zeros((100, 200, 3), np.uint8)
     quad = np.array([[40, 20], [160, 30], [150, 70], [30, 60]], np.float32)
