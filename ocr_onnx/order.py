@@ -140,14 +140,24 @@ def _blocks(boxes: F64Array, members: Index) -> list[Index]:
 
 
 def _line_height(boxes: F64Array, members: Index) -> float:
-    return float(np.median(boxes[members, 3] - boxes[members, 1]))
+    return float(_median(boxes[members, 3] - boxes[members, 1]))
+
+
+def _median(values: F64Array) -> F64Array:
+    """Return the median of values (N, ...) along N, which is 1 or more.
+
+    As `np.median`, but that loads `numpy.ma` first, which a short run of the program would wait for.
+    """
+    ranked = np.sort(values, axis=0)
+    middle: F64Array = (ranked[(len(ranked) - 1) // 2] + ranked[len(ranked) // 2]) / 2
+    return middle
 
 
 def _is_prose(boxes: F64Array) -> bool:
     """Tell whether lines stand below each other, are long, and mostly fill the width they share."""
     if len(boxes) < COLUMN_LINES:
         return False
-    width, height = np.median(boxes[:, 2:] - boxes[:, :2], axis=0)
+    width, height = _median(boxes[:, 2:] - boxes[:, :2])
     shared = boxes[:, 2].max() - boxes[:, 0].min()
     return bool(width >= COLUMN_FILL * shared and width >= COLUMN_WIDTH_HEIGHTS * height)
 
@@ -176,16 +186,22 @@ def _rows(boxes: F64Array, members: Index) -> list[int]:
     A box joins the row whose nearest member has its centre closer than ROW_OVERLAP of the lower
     of the two heights: neighbours decide, so a row may bend.
     """
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    heights = boxes[:, 3] - boxes[:, 1]
+    # Lists: every box is compared with those of many rows, one number at a time.
+    own = boxes[members]
+    x, y = ((own[:, :2] + own[:, 2:]) / 2).T.tolist()
+    heights: list[float] = (own[:, 3] - own[:, 1]).tolist()
+    left: list[float] = own[:, 0].tolist()
     rows: list[list[int]] = []
-    for box in members[np.argsort(centres[members, 1], kind="stable")].tolist():
+    for box in sorted(range(len(own)), key=y.__getitem__):
+        reach = ROW_OVERLAP * heights[box]
         for row in reversed(rows):
-            near = min(row, key=lambda other: abs(centres[other, 0] - centres[box, 0]))
-            if abs(centres[near, 1] - centres[box, 1]) < ROW_OVERLAP * min(heights[near], heights[box]):
+            if y[box] - y[row[-1]] >= reach:
+                continue  # too far below the row's lowest, which it got last
+            near = min(row, key=lambda other: abs(x[other] - x[box]))
+            if abs(y[near] - y[box]) < ROW_OVERLAP * min(heights[near], heights[box]):
                 row.append(box)
                 break
         else:
             rows.append([box])
-    rows.sort(key=lambda row: float(np.mean(centres[row, 1])))
-    return [box for row in rows for box in sorted(row, key=lambda box: float(boxes[box, 0]))]
+    rows.sort(key=lambda row: float(np.mean([y[box] for box in row])))
+    return [int(members[box]) for row in rows for box in sorted(row, key=left.__getitem__)]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ocr_onnx import order
 from ocr_onnx.data import F32Array
 from ocr_onnx.order import reading_order
 
@@ -258,3 +259,41 @@ def test_amounts_are_read_with_the_long_labels_of_their_rows(seed: int, degrees:
     labels = prose(100, 100, 12, np.random.default_rng(seed))
     rows = [(label, (600.0, label[1] + 2, 40.0, 18.0)) for label in labels]
     assert_reads_as_written([box for row in rows for box in row], degrees, seed)
+
+
+# --- short cuts ----------------------------------------------------------------------------------
+
+
+def plain_rows(boxes: order.F64Array, members: list[int]) -> list[int]:
+    """Let every box ask every row, the lowest first, for its nearest member."""
+    centres, heights = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 3] - boxes[:, 1]
+    rows: list[list[int]] = []
+    for box in sorted(members, key=lambda member: centres[member, 1]):
+        for row in reversed(rows):
+            near = min(row, key=lambda other: abs(centres[other, 0] - centres[box, 0]))
+            if abs(centres[near, 1] - centres[box, 1]) < 0.5 * min(heights[near], heights[box]):
+                row.append(box)
+                break
+        else:
+            rows.append([box])
+    rows.sort(key=lambda row: np.mean(centres[row, 1]))
+    return [box for row in rows for box in sorted(row, key=lambda box: boxes[box, 0])]
+
+
+@some
+@given(seeds, st.integers(1, 60), st.integers(1, 40))
+def test_rows_are_those_of_plain_loops(seed: int, count: int, spread: int) -> None:
+    """Whole coordinates on little room, so that many boxes are equally near or high."""
+    rng = np.random.default_rng(seed)
+    corners = rng.integers(0, 10 * spread, (count, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(1, 40, (count, 2))], axis=1).astype(np.float64)
+    members = rng.permutation(count)[: rng.integers(1, count + 1)]
+    assert order._rows(boxes, members) == plain_rows(boxes, members.tolist())
+
+
+@some
+@given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), min_size=1, max_size=9))
+def test_the_median_is_numpys(values: list[tuple[float, float]]) -> None:
+    array = np.array(values)
+    np.testing.assert_array_equal(order._median(array), np.median(array, axis=0))
+    assert order._median(array[:, 0]) == np.median(array[:, 0])
