@@ -80,7 +80,8 @@ class _Window(NamedTuple):
 
     line: int
     start_px: int
-    image: ImageBgr  # (48, content, 3)
+    image: ImageBgr  # (h, w, 3), as it was cut
+    content_px: int  # its width at 48 px height
     width_px: int  # of its tensor
 
 
@@ -192,19 +193,19 @@ def reduce_probabilities(probs: F32Array) -> CtcSteps:
 
 
 def _windows(number: int, line: ImageBgr, options: RecOptions) -> Iterator[_Window]:
-    """Resize a line to 48 px height and cut it into stretches that are not too wide for one run."""
+    """Cut a line into stretches that are not too wide for one run; most lines are one."""
     height, width = line.shape[:2]
     tensor_width = tensor_width_px(width, height, options.width)
     content = min(content_width_px(width, height), tensor_width)
-    resized = cast("ImageBgr", cv2.resize(line, (content, HEIGHT_PX), interpolation=cv2.INTER_LINEAR))
     if tensor_width <= options.max_width_px:
-        yield _Window(number, 0, resized, tensor_width)
+        yield _Window(number, 0, line, content, tensor_width)
         return
+    resized = cast("ImageBgr", cv2.resize(line, (content, HEIGHT_PX), interpolation=cv2.INTER_LINEAR))
     window_px = options.max_width_px // WINDOW_STEP_PX * WINDOW_STEP_PX
     for start in range(0, max(1, content - OVERLAP_PX), window_px - OVERLAP_PX):
         stretch = resized[:, start : start + window_px]
         wanted_px = tensor_width_px(stretch.shape[1], HEIGHT_PX, options.width)
-        yield _Window(number, start, stretch, min(window_px, wanted_px))
+        yield _Window(number, start, stretch, stretch.shape[1], min(window_px, wanted_px))
 
 
 def _infer_by_width(
@@ -245,11 +246,12 @@ def _batches(widths_px: Sequence[int], batch_size: int, run_width_px: int) -> li
 
 
 def _stack(windows: Sequence[_Window]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Return windows of one tensor width as one tensor, and how much of each is content."""
+    """Resize windows of one tensor width into one tensor; return it, and how much of each is content."""
     images = np.zeros((len(windows), HEIGHT_PX, windows[0].width_px, 3), dtype=np.uint8)
     for image, window in zip(images, windows, strict=True):
-        image[:, : window.image.shape[1]] = window.image
-    return images, np.array([window.image.shape[1] for window in windows], dtype=np.int32)
+        size_wh = (window.content_px, HEIGHT_PX)
+        image[:, : window.content_px] = cv2.resize(window.image, size_wh, interpolation=cv2.INTER_LINEAR)
+    return images, np.array([window.content_px for window in windows], dtype=np.int32)
 
 
 def _merge(stretches: Sequence[tuple[_Window, CtcSteps]]) -> CtcSteps:
