@@ -4,17 +4,18 @@ Pillow decodes everything and one rule turns each pixel format into eight-bit BG
 picture has the same pixels whatever container it comes in.
 """
 
+import importlib
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from ocr_onnx.data import ImageBgr, Page
 from ocr_onnx.errors import InputError
@@ -22,9 +23,24 @@ from ocr_onnx.options import InputOptions
 from ocr_onnx.page_range import select_pages
 
 # An allow list: other formats of Pillow start programs (EPS), or can't be told by their content (TGA).
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# Each with its module of Pillow, the most common first: loading all that Pillow has takes longer than
+# decoding a page, so they are loaded one by one until one knows the picture.
+FORMATS: Final[Mapping[str, str]] = {
+    "JPEG": "JpegImagePlugin",
+    "PNG": "PngImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "GIF": "GifImagePlugin",
+    "PPM": "PpmImagePlugin",
+    "TIFF": "TiffImagePlugin",
+    "WEBP": "WebPImagePlugin",
+    "JPEG2000": "Jpeg2KImagePlugin",
+    "AVIF": "AvifImagePlugin",
+}
 _ANIMATED_FORMATS = ("AVIF", "GIF", "PNG", "WEBP")
 _MAGIC_BYTES = 16  # what Pillow's own format tests look at
+_BAND_PIXELS = 1 << 18  # fits the processor's cache
+# Numbers of TIFF's tags. Pillow's names for them come with all of its TIFF module.
+_BITS_PER_SAMPLE, _PHOTOMETRIC_INTERPRETATION = 258, 262
 
 # What Pillow's plugins raise on broken data, each in its own way.
 _BROKEN = (
@@ -48,13 +64,15 @@ _BROKEN = (
 
 def sniff(data: bytes) -> str | None:
     """Return which of `FORMATS` the first bytes announce, None for none of them."""
-    Image.init()
     prefix = data[:_MAGIC_BYTES]
-    for name in FORMATS:
-        accept = Image.OPEN[name][1] if name in Image.OPEN else None
-        if accept is not None and accept(prefix) is True:  # a text instead: support is not built in
-            return name
-    return None
+    return next((name for name in FORMATS if _accepts(name, prefix)), None)
+
+
+def _accepts(name: str, prefix: bytes) -> bool:
+    with suppress(ImportError):  # AVIF came late to Pillow
+        importlib.import_module(f"PIL.{FORMATS[name]}")
+    accept = Image.OPEN[name][1] if name in Image.OPEN else None
+    return accept is not None and accept(prefix) is True  # a text instead: support is not built in
 
 
 def picture_pages(data: bytes, source: str, options: InputOptions) -> Iterator[Page | InputError]:
@@ -70,7 +88,7 @@ def picture_pages(data: bytes, source: str, options: InputOptions) -> Iterator[P
         raise InputError(
             source,
             "is no picture and no PDF",
-            f"give one of {', '.join((*FORMATS, 'PDF'))}, whatever its name",
+            f"give one of {', '.join((*sorted(FORMATS), 'PDF'))}, whatever its name",
         )
     try:
         # Not Image.open: its pixel bound is a global of the process, and ours travels with the call.
@@ -183,8 +201,20 @@ def _image_to_bgr(image: Image.Image, subject: str) -> ImageBgr:
         return array_to_bgr(_deep_gray(image, subject), subject)
     keyed = "transparency" in image.info and image.mode in ("1", "L", "P", "RGB")
     if keyed or image.mode in ("LA", "PA", "RGBA", "RGBa"):
-        return _rgb_to_bgr(_on_white(np.asarray(image.convert("RGBA"))))
-    return _rgb_to_bgr(np.asarray(image.convert("RGB")))
+        return _banded(image, "RGBA")
+    return _banded(image, "RGB")
+
+
+def _banded(image: Image.Image, mode: Literal["RGB", "RGBA"]) -> ImageBgr:
+    """Convert an image by way of `mode`, band by band: each step would else hold the whole page anew."""
+    width_px, height_px = image.size
+    page = np.empty((height_px, width_px, 3), dtype=np.uint8)
+    band_px = max(1, _BAND_PIXELS // width_px)
+    for top in range(0, height_px, band_px):
+        band = image.crop((0, top, width_px, min(height_px, top + band_px)))
+        pixels = np.asarray(band.convert(mode))
+        page[top : top + band_px] = _rgb_to_bgr(_on_white(pixels) if mode == "RGBA" else pixels)
+    return page
 
 
 def _deep_gray(image: Image.Image, subject: str) -> NDArray[np.uint8]:
@@ -200,8 +230,7 @@ def _deep_gray(image: Image.Image, subject: str) -> NDArray[np.uint8]:
         gray = np.rint(levels * 255.0).astype(np.uint8)
     else:
         gray = (levels // ((full + 1) / 256)).astype(np.uint8)
-    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+    if _tiff_tags(image).get(_PHOTOMETRIC_INTERPRETATION) == 0:
         gray = ~gray  # white is zero, which Pillow heeds for eight bits only
     if isinstance(key := image.info.get("transparency"), int):
         gray[levels == key] = 255
@@ -214,11 +243,16 @@ def _full_scale(image: Image.Image, high: float) -> float:
     Pillow's modes "I" and "F" do not say: files use 16 bits or 0..1, `Image.convert` makes 0..255.
     """
     if image.mode.startswith("I;16"):
-        tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-        return 4095.0 if tags.get(TiffImagePlugin.BITSPERSAMPLE) == (12,) else 65535.0
+        return 4095.0 if _tiff_tags(image).get(_BITS_PER_SAMPLE) == (12,) else 65535.0
     if image.mode == "F" and high <= 1:
         return 1.0
     return 65535.0 if image.format in ("PNG", "PPM") or high > 255 else 255.0
+
+
+def _tiff_tags(image: Image.Image) -> Mapping[int, Any]:
+    """Return the tags by number; empty for all but files of TIFF."""
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    return tags
 
 
 def array_to_bgr(array: NDArray[Any], subject: str) -> ImageBgr:
@@ -265,6 +299,9 @@ def _eight_bits(array: NDArray[Any], subject: str) -> NDArray[np.uint8]:
 
 
 def _on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Compose (H, W, 4), alpha last, on white: (H, W, 3), the other channels in their order."""
+    if pixels[..., 3].min() == 255:  # as in most screenshots: the arithmetic would change nothing
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2BGR), dtype=np.uint8)
     alpha = pixels[..., 3:].astype(np.uint16)
     # 255 * 255 + 127 fits into 16 bits; 127 rounds to nearest.
     mixed: NDArray[np.uint16] = (pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255

@@ -288,7 +288,7 @@ def _check_bytes(size_bytes: int, name: str, options: InputOptions) -> None:
 def _decoded(data: bytes, name: str, options: InputOptions) -> _Outcomes:
     if not data:
         raise InputError(name, "is empty (0 bytes)", "give a picture or a PDF")
-    if sniff(data) is not None or b"%PDF-" not in data[:_PDF_HEADER_WITHIN_BYTES]:
+    if b"%PDF-" not in data[:_PDF_HEADER_WITHIN_BYTES] or sniff(data) is not None:
         yield from picture_pages(data, name, options)
         return
     try:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
+from ocr_onnx import decode
 from ocr_onnx.decode import array_to_bgr, picture_pages, sniff
 from ocr_onnx.errors import InputError, OcrError
 from ocr_onnx.inputs import Readable, pages
@@ -153,6 +154,15 @@ def test_same_pixels_from_an_image_in_memory(name: str) -> None:
     np.testing.assert_array_equal(_only(CASES[name].image), CASES[name].bgr)
 
 
+@pytest.mark.parametrize("band_pixels", [1, 2 * WIDTH_PX, 3 * WIDTH_PX + 1])
+@pytest.mark.parametrize("name", CASES)
+def test_same_pixels_band_by_band(name: str, band_pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "_BAND_PIXELS", band_pixels)
+    case = CASES[name]
+    np.testing.assert_array_equal(_only(case.image), case.bgr)
+    np.testing.assert_array_equal(_only(_packed(case.image, case.containers[0])), case.bgr)
+
+
 @pytest.mark.parametrize("extension", [".png", ".tiff"])
 @pytest.mark.parametrize("door", DOORS)
 def test_sixteen_bit_colour_is_scaled(extension: str, door: str, tmp_path: Path) -> None:
@@ -288,6 +298,9 @@ def test_levels_without_a_scale_are_refused(levels: NDArray[Any]) -> None:
         (RGB, RGB),
         (RGB[::-1, ::2], RGB[::-1, ::2]),
         (np.dstack([RGB, ALPHA]), _on_white(RGB, ALPHA)),
+        (np.dstack([RGB, np.full_like(GRAY, 255)]), RGB),
+        (np.dstack([RGB, np.full_like(GRAY, 255)])[::-1, ::2], RGB[::-1, ::2]),
+        (np.dstack([RGB, np.full_like(GRAY, 255)])[:1, :1], RGB[:1, :1]),
         (DEEP_GRAY, _gray_bgr(DEEP_GRAY >> 8)),
         (DEEP_GRAY.astype(">u2"), _gray_bgr(DEEP_GRAY >> 8)),
         (DEEP_RGB, DEEP_RGB >> 8),
