@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar, get_origin, get_type_hints
 
-import yaml
-
 from ocr_onnx.errors import OptionError
 from ocr_onnx.options import (
     ClsOptions,
@@ -221,6 +219,8 @@ def _read_assignment(assignment: str) -> Setting:
 
 
 def _parse(content: bytes, origin: str) -> object:
+    import yaml  # here and not above: most runs need neither file nor assignment
+
     try:
         document: object = yaml.safe_load(content)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -252,6 +252,8 @@ def _is_text(expected: object) -> bool:
 
 
 def _scalar(value: object) -> str:
+    import yaml
+
     style = '"' if isinstance(value, str) else None
     text: str = yaml.safe_dump(value, default_style=style, allow_unicode=True, width=math.inf)
     return text.removesuffix("...\n").rstrip()

@@ -7,16 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import httpx
 from filelock import FileLock, Timeout
 
 from ocr_onnx.errors import DownloadError
+from ocr_onnx.files import Progress, file_sha256
 from ocr_onnx.network import checked_settings
-
-Progress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with the file's name, the bytes on disk so far and the bytes in all (None: not known)."""
 
 MAX_BYTES: Final = 1024 * 1024 * 1024  # the bound for a file of unknown size
 
@@ -111,12 +109,6 @@ def download(
         problem = f"can't be written ({cause.strerror or cause})"
         remedy = "free some disk space, or set OCR_ONNX_CACHE_DIR to a folder you may write to"
         raise DownloadError(str(path), problem, remedy) from cause
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in lower-case hexadecimal; raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _replace(urls: Sequence[str], job: _Job) -> None:

@@ -10,8 +10,8 @@ from typing import Final, Literal, TypeAlias
 
 import platformdirs
 
-from ocr_onnx.download import Progress, download, file_sha256
 from ocr_onnx.errors import ModelError, ModelHashError, ModelMissingError, OptionError
+from ocr_onnx.files import Progress, file_sha256
 from ocr_onnx.manifest import Manifest, ModelSet, ModelSpec, Stage, read_manifest
 from ocr_onnx.options import ModelOptions
 
@@ -151,6 +151,9 @@ def fetch(spec: ModelSpec, *, offline: bool = False, progress: Progress | None =
     if path.is_file():
         _LOG.warning("%s has other bytes than the manifest pins; fetching it again", path)
     digest = spec.sha256 or ""  # _cached refused a spec without one
+    # Here and not above: the network takes its time to load, and most models are at hand.
+    from ocr_onnx.download import download
+
     download(_urls(spec), path, sha256=digest, size_bytes=spec.size_bytes, progress=progress)
     return ModelFile(path, spec, digest)
 

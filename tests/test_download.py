@@ -17,7 +17,7 @@ import pytest
 from filelock import FileLock
 
 from ocr_onnx import download as download_module
-from ocr_onnx.download import Patience, download, file_sha256
+from ocr_onnx.download import Patience, download
 from ocr_onnx.errors import DownloadError
 
 CONTENT = bytes(range(256)) * 1024
@@ -471,12 +471,6 @@ def test_the_body_is_asked_for_uncompressed(target: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda _self, request: answer(request))
     get(target, Patience(), "http://models.example.org/a")
     assert seen == ["identity"]
-
-
-def test_file_sha256(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"abc")
-    assert file_sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_a_file_without_a_known_hash_is_taken_as_it_comes(

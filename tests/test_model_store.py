@@ -12,9 +12,10 @@ from typing import NoReturn
 import platformdirs
 import pytest
 
+from ocr_onnx import download as download_module
 from ocr_onnx import model_store
-from ocr_onnx.download import Progress
 from ocr_onnx.errors import ModelError, ModelHashError, ModelMissingError, OptionError
+from ocr_onnx.files import Progress
 from ocr_onnx.model_store import ModelFiles, ModelSpec, cache_dir, fetch, load_manifest, resolve, verify
 from ocr_onnx.options import ModelOptions, RuntimeOptions
 from ocr_onnx.runtime import Session
@@ -82,7 +83,7 @@ def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Network:
     network = Network({f"{URL}{name}.onnx": bytes_of(name) for name in ("big-det", "big-rec")})
-    monkeypatch.setattr(model_store, "download", network.download)
+    monkeypatch.setattr(download_module, "download", network.download)
     return network
 
 

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -63,4 +64,16 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_importing_the_package_imports_nothing_else() -> None:
     code = "import sys, ocr_onnx; print(*(name for name in sys.modules if name.startswith('ocr_onnx.')))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
+
+
+def test_reading_a_picture_loads_nothing_it_does_not_use() -> None:
+    """Each of these takes its share of a cold start; `numpy.ma` comes with `np.median`, say."""
+    code = (
+        "import sys; from ocr_onnx import Engine; Engine.load().read(sys.argv[1]);"
+        "print(*{'httpx', 'filelock', 'numpy.ma', 'yaml', 'PIL.TiffImagePlugin', 'PIL.PdfImagePlugin'}"
+        " & set(sys.modules))"
+    )
+    picture = Path(__file__).parent / "data" / "boarding-pass.png"
+    found = subprocess.run([sys.executable, "-c", code, picture], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []

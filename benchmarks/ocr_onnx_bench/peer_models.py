@@ -9,9 +9,9 @@ import numpy as np
 
 from ocr_onnx import detect, inputs, model_store
 from ocr_onnx.data import ImageBgr
-from ocr_onnx.download import file_sha256
 from ocr_onnx.engine import Engine
 from ocr_onnx.errors import ModelError, OptionError
+from ocr_onnx.files import file_sha256
 from ocr_onnx.options import ModelOptions, Options
 
 # The official weights, converted; RapidOCR 1.4.4 ships these files and 3.10.0 pins the same hashes.

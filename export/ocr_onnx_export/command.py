@@ -10,8 +10,8 @@ import onnx
 from filelock import FileLock
 
 from ocr_onnx import model_store
-from ocr_onnx.download import Progress
 from ocr_onnx.errors import ModelError, ModelMissingError, OptionError
+from ocr_onnx.files import Progress
 from ocr_onnx.manifest import Manifest, ModelSpec, Stage, read_manifest
 from ocr_onnx.options import RuntimeOptions
 from ocr_onnx.recognize import charset_from

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ocr_onnx import model_store
-from ocr_onnx.download import Patience, Progress, download, file_sha256
+from ocr_onnx.download import Patience, download
 from ocr_onnx.errors import DependencyError, DownloadError, ModelHashError, ModelMissingError
+from ocr_onnx.files import Progress, file_sha256
 from ocr_onnx.manifest import ModelSource, ModelSpec, SourceFile
 from ocr_onnx_export.paddle_route import PaddleTool
 
