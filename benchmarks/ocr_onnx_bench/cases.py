@@ -14,13 +14,17 @@ Published: TypeAlias = Literal["cpu_ms", "gpu_ms"]
 
 MATRIX_KEYS = frozenset({"models", "devices", "precisions", "threads", "shapes", "reference"})
 PAGES_KEYS = frozenset({"models", "devices", "threads", "sizes"})
+MAPS_KEYS = frozenset({"drawn", "sizes"})
+DRAWN = ("lines", "noise")
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One network run (`shape` is batch, height, width) or one whole page (`page`: width, height, lines).
+    """One network run, one whole page, or what follows the detector on one drawn map.
 
-    `model` is a publisher's name of a model, for a page that of a model set. `threads` is 0 for all.
+    `shape` is batch, height, width; `page` and `map` are width, height, lines. `model` is a
+    publisher's name of a model, for a page that of a model set, for a map what is drawn on it (one
+    of DRAWN). `threads` is 0 for all.
     """
 
     model: str
@@ -29,10 +33,11 @@ class Case:
     threads: int
     shape: tuple[int, int, int] | None = None
     page: tuple[int, int, int] | None = None
+    map: tuple[int, int, int] | None = None
     reference: Published | None = None
 
     def __str__(self) -> str:
-        size = "x".join(map(str, self.shape or self.page or ()))
+        size = "x".join(map(str, self.shape or self.page or self.map or ()))
         return f"{self.model} {size}, {self.device}, {self.precision}, {self.threads or 'all'} threads"
 
 
@@ -55,6 +60,7 @@ def read(file: Path, profile: str) -> tuple[Case, ...]:
     found = [
         *_runs(f"{file.name}, {profile}, matrix", profiles[profile].get("matrix", [])),
         *_pages(f"{file.name}, {profile}, pages", profiles[profile].get("pages", [])),
+        *_maps(f"{file.name}, {profile}, maps", profiles[profile].get("maps", [])),
     ]
     if not found:
         raise OptionError(str(file), f"has no case in {profile!r}", "add a matrix to it")
@@ -91,6 +97,16 @@ def _pages(place: str, matrices: Sequence[Mapping[str, Any]]) -> Iterator[Case]:
         )
         for model, device, threads, page in itertools.product(*axes):
             yield Case(model, device, "fp32", threads, page=page)
+
+
+def _maps(place: str, matrices: Sequence[Mapping[str, Any]]) -> Iterator[Case]:
+    for matrix in matrices:
+        _check_keys(place, matrix, MAPS_KEYS)
+        axes = (_list(place, matrix, "drawn", str), _triples(place, matrix, "sizes"))
+        for drawn, size in itertools.product(*axes):
+            if drawn not in DRAWN:
+                raise _invalid(place, f"{drawn!r} is none of {', '.join(DRAWN)}")
+            yield Case(drawn, "cpu", "fp32", 1, map=size)
 
 
 def _check_keys(place: str, matrix: Mapping[str, Any], known: frozenset[str]) -> None:

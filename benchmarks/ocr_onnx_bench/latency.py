@@ -186,7 +186,7 @@ def summary(found: LatencyRecord) -> str:
         f"{'p99 ms':>9} {'first':>8} {'load':>8} {'RSS MiB':>8} {'published':>10}"
     ]
     for one in found.cases:
-        size = "x".join(map(str, one.case.shape or one.case.page or ()))
+        size = "x".join(map(str, one.case.shape or one.case.page or one.case.map or ()))
         published = "" if one.published_ms is None else f"{one.published_ms:.1f}"
         rss = "" if one.peak_rss_mib is None else f"{one.peak_rss_mib:.0f}"
         lines.append(
@@ -210,6 +210,8 @@ def _start(
         files = model_store.resolve(ModelOptions(name=case.model, folder=options.folder, offline=True))
         names = tuple(f"{file.spec.name}@{file.sha256}" for file in (files.det, files.rec))
         job, weights = Job(case, "page", case.model, names, options.folder), REAL
+    elif case.map is not None:
+        job, weights = Job(case, "map", case.model, ()), REAL
     else:
         model = models.obtain(case.model, case.precision, options, graphs, folder)
         job = Job(case, model.stage, str(model.path), (f"{model.name}@{model.sha256}",))

@@ -1,5 +1,6 @@
 """The other end of `latency.py`: one case, loaded and run when asked, in a process of its own."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_onnx import contract, crop, detect, inputs, order, recognize, runtime
-from ocr_onnx.data import ImageBgr
+from ocr_onnx.data import F32Array, ImageBgr
 from ocr_onnx.engine import Engine
 from ocr_onnx.errors import OcrError
-from ocr_onnx.options import ModelOptions, RuntimeOptions
+from ocr_onnx.options import DetOptions, ModelOptions, RuntimeOptions
 from ocr_onnx.runtime import Session
 from ocr_onnx_bench import environment
 from ocr_onnx_bench.cases import Case
@@ -27,7 +28,7 @@ Stages = dict[str, list[float]]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A case and its files. `kind` is a stage, or "page", for which `target` is a model set."""
+    """A case and its files. `kind` is a stage; or "page", of which `target` is a model set; or "map"."""
 
     case: Case
     kind: str
@@ -54,7 +55,7 @@ class End(NamedTuple):
 
 def serve(pipe: Connection, job: Job) -> None:
     """Answer requests until the other end closes: ("load", 0), ("run", count), ("end", 0)."""
-    load = _load_page if job.kind == "page" else _load_model
+    load = {"page": _load_page, "map": _load_map}.get(job.kind, _load_model)
     run: Callable[[Stages], object] = dict.clear
     while True:
         try:
@@ -87,6 +88,31 @@ def drawn_page(width: int, height: int, lines: int) -> ImageBgr:
         origin = (width // 20, round(pitch * (number + 1)))
         cv2.putText(page, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 2, cv2.LINE_AA)
     return page
+
+
+def drawn_map(drawn: str, width: int, height: int, lines: int) -> F32Array:
+    """Return a probability map (h, w): `lines` bars in four columns, or blobs all over that are no text.
+
+    The blobs are six pixels wide, as a detector that is unsure everywhere puts out: more regions
+    than are looked at, and none that is taken for text.
+    """
+    rng = np.random.default_rng(0)
+    if drawn == "noise":
+        coarse = rng.random((max(1, height // 6), max(1, width // 6)), dtype=np.float32)
+        blobs = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(blobs, dtype=np.float32)
+    prob_map = np.zeros((height, width), dtype=np.float32)
+    rows = math.ceil(lines / 4)
+    for number in range(lines):
+        x, y = width * (number % 4) // 4, height * (number // 4) // rows
+        prob_map[y : y + max(1, height // rows * 2 // 3), x : x + width // 5] = rng.uniform(0.7, 1.0)
+    return prob_map
+
+
+def _load_map(job: Job) -> tuple[Callable[[Stages], object], str]:
+    width, height, lines = job.case.map or (1, 1, 1)
+    prob_map = drawn_map(job.target, width, height, lines)
+    return lambda _: detect.postprocess(prob_map, (2 * width, 2 * height), DetOptions()), ""
 
 
 def _load_model(job: Job) -> tuple[Callable[[Stages], object], str]:
@@ -152,7 +178,7 @@ def _session(job: Job) -> Session:
 
 def _nodes(job: Job) -> tuple[tuple[str, int], ...]:
     """Count the model's operations by provider, in a run of its own: tracing costs time."""
-    if job.kind == "page":
+    if job.kind in ("page", "map"):
         return ()
     options = RuntimeOptions(device=job.case.device, threads=job.case.threads)
     counts = runtime.node_placement(Path(job.target), options, _feeds(_session(job), job))

@@ -323,13 +323,17 @@ def _latency(name: str, record: Json) -> Latency:
 
 
 def _latency_case(result: Json) -> LatencyCase:
-    """Read one case: a network has a shape (batch, height, width), a page its (width, height, lines)."""
+    """Read one case: a network has a shape (batch, height, width), page and map (width, height, lines).
+
+    Records from before there were maps don't name them.
+    """
     case = result["case"]
     if case["shape"]:
         size = "x".join(map(str, case["shape"]))
     else:
-        width_px, height_px, lines = case["page"]
-        size = f"page {width_px}x{height_px}, {lines} lines"
+        kind = "page" if case["page"] else "map"
+        width_px, height_px, lines = case[kind]
+        size = f"{kind} {width_px}x{height_px}, {lines} lines"
     return _picked(LatencyCase, {**case, **result, "size": size})
 
 

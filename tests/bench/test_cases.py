@@ -20,6 +20,10 @@ models = ["mobile"]
 devices = ["cpu"]
 threads = [1]
 sizes = [[640, 480, 5]]
+
+[[profiles.p.maps]]
+drawn = ["lines", "noise"]
+sizes = [[64, 96, 3]]
 """
 
 
@@ -31,9 +35,10 @@ def write(folder: Path, text: str) -> Path:
 
 def test_every_combination_is_a_case(tmp_path: Path) -> None:
     found = cases.read(write(tmp_path, MATRIX), "p")
-    assert len(found) == 2 * 2 * 2 + 1
+    assert len(found) == 2 * 2 * 2 + 1 + 2
     assert found[0] == Case("a", "cpu", "fp32", 0, shape=(1, 48, 320), reference="cpu_ms")
-    assert found[-1] == Case("mobile", "cpu", "fp32", 1, page=(640, 480, 5))
+    assert found[-3] == Case("mobile", "cpu", "fp32", 1, page=(640, 480, 5))
+    assert found[-1] == Case("noise", "cpu", "fp32", 1, map=(64, 96, 3))
     assert len({str(case) for case in found}) == len(found)
 
 
@@ -48,6 +53,8 @@ def test_every_combination_is_a_case(tmp_path: Path) -> None:
         (('"cpu_ms"', '"tpu_ms"'), "reference 'tpu_ms' is neither"),
         (('models = ["a", "b"]', "models = []"), "models must be a list of str"),
         (("sizes", "size"), "unknown key 'size'"),
+        (("drawn", "painted"), "unknown key 'painted'"),
+        (('"noise"', '"cats"'), "'cats' is none of lines, noise"),
         (("[[profiles.p.matrix]]", "[[profiles.q.matrix]]\n[[profiles.q.matrix]]"), "models must be a list"),
         (("reference", "= ="), "can't be read"),
     ],
@@ -71,5 +78,7 @@ def test_the_published_settings_have_all_six_models(profile: str, device: str) -
     assert all(case.reference for case in found)
 
 
-def test_the_default_profile_has_whole_pages() -> None:
-    assert any(case.page for case in cases.read(cases.default_file(), "default"))
+def test_the_default_profile_has_whole_pages_and_maps() -> None:
+    found = cases.read(cases.default_file(), "default")
+    assert any(case.page for case in found)
+    assert {case.model for case in found if case.map} == set(cases.DRAWN)

@@ -5,12 +5,13 @@ import cv2
 import numpy as np
 import pytest
 
+from ocr_onnx import detect
 from ocr_onnx.engine import Engine
 from ocr_onnx.errors import ModelContractError
-from ocr_onnx.options import ModelOptions
+from ocr_onnx.options import DetOptions, ModelOptions
 from ocr_onnx_bench import latency
 from ocr_onnx_bench.cases import Case
-from ocr_onnx_bench.latency_worker import PAGE_STAGES, End, Loaded, drawn_page, read_in_stages
+from ocr_onnx_bench.latency_worker import PAGE_STAGES, End, Loaded, drawn_map, drawn_page, read_in_stages
 from tests.conftest import Run
 
 CASES = """
@@ -27,6 +28,10 @@ models = ["mobile"]
 devices = ["cpu"]
 threads = [1]
 sizes = [[320, 160, 2]]
+
+[[profiles.tiny.maps]]
+drawn = ["lines"]
+sizes = [[320, 160, 8]]
 
 [[profiles.far.matrix]]
 models = ["PP-OCRv4_mobile_rec"]
@@ -52,7 +57,9 @@ def test_cases_are_measured_and_recorded_and_a_missing_model_is_named(
     outcome = run(*command, "--repetitions", "20", "--seconds", "0")
     assert outcome.code == 0
     found = json.loads((tmp_path / "latency-tiny.json").read_text())
-    network, page = found["cases"]
+    network, page, lines = found["cases"]
+    assert (lines["case"]["map"], lines["models"], lines["nodes"]) == ([320, 160, 8], [], [])
+    assert "320x160x8" in outcome.out
     assert (network["weights"], network["threads"], network["published_ms"]) == ("real", 1, 46.7868)
     for one in (network, page):
         assert len(one["samples_ms"]) >= 20
@@ -128,3 +135,11 @@ def test_steps_read_what_the_engine_reads() -> None:
 def test_percentiles_are_interpolated() -> None:
     assert latency.percentile([4, 1, 3, 2], 0.5) == 2.5
     assert latency.percentile([1], 0.99) == 1
+
+
+def test_drawn_maps_hold_the_lines_and_noise_that_is_no_text() -> None:
+    wide, options = (2000, 3000), DetOptions()
+    assert len(detect.postprocess(drawn_map("lines", 1120, 1600, 500), wide, options)) == 500
+    noise = detect.postprocess(drawn_map("noise", 1120, 1600, 500), wide, options)
+    assert len(noise) < 10
+    assert noise.unseen > options.max_candidates
