@@ -7,6 +7,8 @@ engine itself are imported. One JSON object per line on standard input, one on s
         -> {"load_s", "versions": {package: version}}
     {"do": "read", "image": path}
         -> {"seconds", "cpu_seconds", "lines": [{"quad", "text", "score"}]}
+    {"do": "stream", "images": [path], "workers"}
+        -> {"cpu_seconds", "texts": [[text]]}
     {"do": "end"}
         -> {"peak_rss_mib", "facts": {name: text}}
 
@@ -55,22 +57,34 @@ class Request(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A ready engine. `read` takes a picture's path; `facts` tells how it is really set, once it has read."""
+    """A ready engine. `read` takes a picture's path; `facts` tells how it is really set, once it has read.
+
+    `stream` takes the paths of pages and how many to read at a time, and gives their texts in order;
+    None where the engine has nothing of the kind.
+    """
 
     read: Callable[[str], Iterator[Line]]
     facts: Callable[[], dict[str, str]]
+    stream: Callable[[list[str], int], Iterator[list[str]]] | None = None
 
 
 def load_ocr_onnx(request: Request) -> Loaded:
-    """Load this project's engine with its own files and defaults."""
+    """Load this project's engine with its own files and defaults, but for the options given."""
+    assignments = request.settings["options"].split("@") if "options" in request.settings else ()
     engine = importlib.import_module("ocr_onnx").Engine.load(
-        "mobile", device=request.settings["device"], threads=request.threads
+        "mobile",
+        device=request.settings["device"],
+        threads=request.threads,
+        options=importlib.import_module("ocr_onnx.config").load(assignments=assignments).options,
     )
 
     def read(image: str) -> Iterator[Line]:
         return ((line.quad_px, line.text, line.rec_score) for line in engine.read(image).lines)
 
-    return Loaded(read, lambda: {"provider": engine.provenance.provider})
+    def stream(images: list[str], workers: int) -> Iterator[list[str]]:
+        return ([line.text for line in page.lines] for page in engine.stream(images, workers=workers))
+
+    return Loaded(read, lambda: {"provider": engine.provenance.provider}, stream)
 
 
 def load_rapidocr_1(request: Request) -> Loaded:
@@ -239,6 +253,15 @@ def read(loaded: Loaded, image: str) -> dict[str, Any]:
     return {"seconds": seconds, "cpu_seconds": used, "lines": plain}
 
 
+def stream(loaded: Loaded, images: list[str], workers: int) -> dict[str, Any]:
+    """Read many pages, `workers` at a time; whoever asks takes the time."""
+    if loaded.stream is None:
+        sys.exit("this engine has no stream")
+    cpu = cpu_seconds()
+    texts = list(loaded.stream(images, workers))
+    return {"cpu_seconds": cpu_seconds() - cpu, "texts": texts}
+
+
 def cpu_seconds() -> float:
     """Return the processor time of all threads of this process and of its children that have ended."""
     usages = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
@@ -267,6 +290,8 @@ def main() -> None:
             sys.exit("nothing was loaded")
         elif wanted["do"] == "read":
             answer = read(loaded, wanted["image"])
+        elif wanted["do"] == "stream":
+            answer = stream(loaded, wanted["images"], wanted["workers"])
         else:
             answer = {"peak_rss_mib": peak_rss_mib(), "facts": loaded.facts()}
         answers.write(json.dumps(answer) + "\n")

@@ -8,7 +8,7 @@ import typer
 
 from ocr_onnx.cli.options import Assignments, ConfigFile, ModelFolder, ModelSet, Quiet
 from ocr_onnx.console import say
-from ocr_onnx.errors import DependencyError, InputError
+from ocr_onnx.errors import DependencyError, InputError, OptionError
 from ocr_onnx.options import ModelOptions
 
 bench_app = typer.Typer(
@@ -252,7 +252,13 @@ def peers(
         Path, typer.Option(metavar="DIR|FILE", help="Labelled set, folder of pictures, or one picture.")
     ],
     engines: Annotated[
-        str, typer.Option(metavar="A,B,...", help="Engines to compare. [default: all]", show_default=False)
+        str,
+        typer.Option(
+            metavar="A,B,...",
+            help="Engines to compare; ours with other options as ocr-onnx@det.limit_side_px=1600@... "
+            "[default: all]",
+            show_default=False,
+        ),
     ] = "",
     baseline: Annotated[
         str, typer.Option(metavar="ENGINE", help="Engine whose needs are set against the others'.")
@@ -262,6 +268,16 @@ def peers(
         int, typer.Option(min=0, help="Threads of every engine; 0 for all this process may use.")
     ] = 0,
     limit_images: Annotated[int | None, typer.Option(min=1, help="Only the first N pages.")] = None,
+    throughput: Annotated[
+        bool,
+        typer.Option(
+            "--throughput", help="Pages per second over a list of pages, by processes, threads and workers."
+        ),
+    ] = False,
+    pages_per_pass: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Pages of a pass for --throughput; 0: the set, 20 or more."),
+    ] = 0,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that an engine has for one page.")] = 300,
     envs: Annotated[
         Path | None,
@@ -289,12 +305,14 @@ def peers(
     results: Results = RESULTS,
 ) -> None:
     """Install other OCR engines, let all read the same pages in turns, and set them side by side."""
-    from ocr_onnx_bench import peers
+    from ocr_onnx_bench import peer_figures, peers
+    from ocr_onnx_bench import throughput as layouts
+    from ocr_onnx_bench.peer_running import Plan
     from ocr_onnx_bench.record import path_of
 
     if record is not None:
         path_of(record, results)  # a bad name is to be told before minutes of work
-    plan = peers.Plan(
+    plan = Plan(
         engines=tuple(name.strip() for name in engines.split(",")) if engines else (),
         baseline=baseline,
         repetitions=repetitions,
@@ -306,9 +324,16 @@ def peers(
         rec_model=rec_model,
         paddle_models=paddle_models,
     )
+    if throughput:
+        measured = layouts.make_record(data, plan, pages_per_pass, lambda step: say("peers", step))
+        path = path_of(record or layouts.default_name(measured), results)
+        _finish(measured, layouts.summary(measured), path)
+        return
+    if pages_per_pass:
+        raise OptionError("--pages-per-pass", "is of use with --throughput only", "give both, or neither")
     found = peers.make_record(data, plan, lambda step: say("peers", step))
-    path = path_of(record or peers.default_name(found), results)
-    _finish(found, peers.summary(found), path)
+    path = path_of(record or peer_figures.default_name(found), results)
+    _finish(found, peer_figures.summary(found), path)
 
 
 def _finish(found: object, summary: str, path: Path) -> None:

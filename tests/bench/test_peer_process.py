@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from ocr_onnx_bench import peer_install, peers
+from ocr_onnx_bench import peer_install, peer_running, peers
 from ocr_onnx_bench.peer_process import CAUSE_CHARS, PeerError, PeerProcess, cause_in, environment_of
 
 DEMO = Path(__file__).parents[1] / "data" / "boarding-pass.png"
 
 
 def test_our_own_engine_is_measured_in_a_process_of_its_own() -> None:
-    plan = peers.Plan(engines=("ocr-onnx",), repetitions=2, threads=1)
+    plan = peer_running.Plan(engines=("ocr-onnx",), repetitions=2, threads=1)
     found = peers.make_record(DEMO, plan, lambda _step: None)
     (ours,) = found.engines
     assert [stage for stage, _ in found.models.embedded] == ["det", "rec"]
@@ -56,7 +56,7 @@ def test_a_command_that_is_none_is_told(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_is_asked_to_read_before_it_loaded_says_so(tmp_path: Path) -> None:
-    process = PeerProcess((sys.executable, "-P", str(peers.WORKER)), dict(os.environ), tmp_path)
+    process = PeerProcess((sys.executable, "-P", str(peer_running.WORKER)), dict(os.environ), tmp_path)
     with pytest.raises(PeerError, match=r"ended with status 1 \(nothing was loaded\)"):
         process.ask({"do": "read", "image": "a.png"}, (), 30)
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from ocr_onnx.errors import InputError, OptionError
-from ocr_onnx_bench import peer_install, peers
+from ocr_onnx_bench import peer_figures, peer_install, peer_pages, peer_running, peers
 from ocr_onnx_bench.labels import LabelledPage, TrueRegion
+from ocr_onnx_bench.peer_figures import Accuracy, EngineFigures, Share
 from ocr_onnx_bench.peer_install import Peer
-from ocr_onnx_bench.peers import Accuracy, EngineFigures, Plan, ReadLine
+from ocr_onnx_bench.peer_running import Plan, ReadLine
 from tests.conftest import Run
 
 FAKE = Path(__file__).with_name("fake_peer.py")
@@ -42,8 +43,8 @@ def install(monkeypatch: pytest.MonkeyPatch, log: Path) -> Install:
             for name, (kind, s, rss) in engines.items()
         )
         monkeypatch.setattr(peer_install, "peers", lambda: table)
-        monkeypatch.setattr(peers, "WORKER", FAKE)
-        monkeypatch.setattr(peers, "PAUSE_S", 0.0)
+        monkeypatch.setattr(peer_running, "WORKER", FAKE)
+        monkeypatch.setattr(peer_running, "PAUSE_S", 0.0)
 
     return install
 
@@ -86,12 +87,12 @@ def test_engines_take_turns_in_another_order_every_round(install: Install, pictu
 
 def test_no_engine_is_always_first_or_always_after_the_same_one() -> None:
     names = ["a", "b", "c", "d"]
-    orders = [peers.order_of(names, number) for number in range(8)]
+    orders = [peer_running.order_of(names, number) for number in range(8)]
     assert all(sorted(order) == names for order in orders)
     assert {order[0] for order in orders} == set(names)
     pairs = [pair for order in orders for pair in pairwise(order)]
     assert len({before for before, after in pairs if after == "a"}) > 1
-    assert peers.order_of(["a"], 3) == ["a"]
+    assert peer_running.order_of(["a"], 3) == ["a"]
 
 
 def test_times_memory_and_shares_are_told_side_by_side(install: Install, pictures: Path) -> None:
@@ -106,8 +107,8 @@ def test_times_memory_and_shares_are_told_side_by_side(install: Install, picture
     assert other.versions == (("fake", "1.0"),)
     assert other.facts == (("threads", "1"),)
     assert other.start_s > 0
-    assert other.baseline_share == peers.Share(0.25, 0.25, 0.25, 0.25, 0.25)
-    assert ours.baseline_share == peers.Share(1, 1, 1, 1, 1)
+    assert other.baseline_share == Share(0.25, 0.25, 0.25, 0.25, 0.25)
+    assert ours.baseline_share == Share(1, 1, 1, 1, 1)
     assert found.left_out == ("accuracy: holds no labels",)
 
 
@@ -115,6 +116,7 @@ def figures(name: str, page_ms: Sequence[float], cpu_ms: float, rss: float) -> E
     return EngineFigures(
         name=name,
         weights="own",
+        options=(),
         versions=(),
         facts=(),
         start_s=1.0,
@@ -133,12 +135,12 @@ def figures(name: str, page_ms: Sequence[float], cpu_ms: float, rss: float) -> E
 def test_a_share_is_of_medians_and_its_range_is_of_rounds() -> None:
     ours = figures("ours", (10, 12, 50), cpu_ms=20, rss=100)
     other = figures("other", (40, 24, 25), cpu_ms=50, rss=400)
-    assert peers.share_of(ours, other) == peers.Share(
+    assert peer_figures.share_of(ours, other) == Share(
         time=12 / 25, time_lowest=10 / 40, time_highest=50 / 25, cpu=20 / 50, peak_rss=100 / 400
     )
-    shared = peers.with_shares([other, ours], "ours")
+    shared = peer_figures.with_shares([other, ours], "ours")
     assert [engine.baseline_share and engine.baseline_share.cpu for engine in shared] == [0.4, 1.0]
-    assert peers.with_shares([other], "ours") == (other,)
+    assert peer_figures.with_shares([other], "ours") == (other,)
 
 
 def test_labels_give_accuracy(install: Install, labelled: Path) -> None:
@@ -151,7 +153,7 @@ def test_labels_give_accuracy(install: Install, labelled: Path) -> None:
     assert (moody.accuracy.hmean, moody.accuracy.end_to_end_f1) == (0.8, 0.0)
     assert moody.accuracy.character_accuracy == pytest.approx(4 / 5)
     assert (ours.repeatable, moody.repeatable) == (True, False)
-    assert "not the same text every time: moody" in peers.summary(found)
+    assert "not the same text every time: moody" in peer_figures.summary(found)
 
 
 def test_ignored_regions_and_their_texts_do_not_count() -> None:
@@ -159,7 +161,7 @@ def test_ignored_regions_and_their_texts_do_not_count() -> None:
     ignored = TrueRegion(np.array(QUAD, np.float32) + 200, "###", True)
     page = LabelledPage("a.png", Path("a.png"), (ignored, true))
     beside = tuple((x + 200, y + 200) for x, y in QUAD)
-    found = peers.accuracy_of([page], [[ReadLine(beside, "what"), ReadLine(QUAD, "pag")]])
+    found = peer_figures.accuracy_of([page], [[ReadLine(beside, "what"), ReadLine(QUAD, "pag")]])
     assert found == Accuracy(1.0, 1.0, 1.0, 0.0, 0.75, matched=1, truths=1, found=1)
 
 
@@ -187,7 +189,7 @@ def test_without_its_baseline_a_record_has_no_shares(install: Install, pictures:
     found = peers.make_record(pictures, Plan(baseline="ours", repetitions=2), quiet)
     assert [engine.baseline_share for engine in found.engines] == [None]
     assert found.left_out[-1] == "ratios: ours, which they are against, did not run"
-    assert "ratios: ours" in peers.summary(found)
+    assert "ratios: ours" in peer_figures.summary(found)
 
 
 def test_no_engine_at_all_is_an_error(install: Install, pictures: Path) -> None:
@@ -231,13 +233,13 @@ def test_a_plan_that_can_not_be_honoured_is_refused(
 
 
 def test_pages_are_a_labelled_set_a_folder_or_one_picture(labelled: Path, pictures: Path) -> None:
-    found = peers.read_pages(labelled)
+    found = peer_pages.read_pages(labelled)
     assert (found.labelled, [page.name for page in found.pages]) == (True, ["a.png", "b.png"])
     (labelled / "label.txt").unlink()
-    plain = peers.read_pages(pictures)
+    plain = peer_pages.read_pages(pictures)
     assert (plain.labelled, [page.name for page in plain.pages]) == (False, ["a.png", "b.png"])
-    assert len(peers.read_pages(pictures, 1).pages) == 1
-    one = peers.read_pages(pictures / "b.png")
+    assert len(peer_pages.read_pages(pictures, 1).pages) == 1
+    one = peer_pages.read_pages(pictures / "b.png")
     assert one.problems == ("accuracy: one picture has no labels",)
     assert (one.name, [page.name for page in one.pages]) == ("b", ["b.png"])
     assert len({found.sha256, plain.sha256, one.sha256}) == 3
@@ -245,21 +247,21 @@ def test_pages_are_a_labelled_set_a_folder_or_one_picture(labelled: Path, pictur
 
 def test_line_pictures_have_no_regions_to_compare(pictures: Path) -> None:
     (pictures / "rec_gt.txt").write_text("a.png\tpage\nb.png\tpage\n")
-    found = peers.read_pages(pictures)
+    found = peer_pages.read_pages(pictures)
     assert (found.labelled, len(found.pages)) == (False, 2)
     assert found.problems == ("accuracy: the labels of line pictures have no regions",)
 
 
 def test_a_picture_that_can_not_be_read_is_left_out(pictures: Path) -> None:
     (pictures / "a.png").write_bytes(b"no picture")
-    found = peers.read_pages(pictures)
+    found = peer_pages.read_pages(pictures)
     assert [page.name for page in found.pages] == ["b.png"]
     assert found.problems[-1].startswith("a.png: ")
     (pictures / "b.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match="no page could be used"):
-        peers.read_pages(pictures)
+        peer_pages.read_pages(pictures)
     with pytest.raises(InputError, match="does not exist"):
-        peers.read_pages(pictures / "deeper" / "nothing")
+        peer_pages.read_pages(pictures / "deeper" / "nothing")
 
 
 def test_the_command_prints_a_table_and_writes_the_record(
