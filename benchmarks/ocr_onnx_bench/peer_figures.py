@@ -13,7 +13,7 @@ from ocr_onnx_bench.labels import LabelledPage
 from ocr_onnx_bench.metrics import NORMALISED, Counts
 from ocr_onnx_bench.peer_models import ModelFiles
 from ocr_onnx_bench.peer_pages import PageSet
-from ocr_onnx_bench.peer_running import ReadLine, Running, options_of
+from ocr_onnx_bench.peer_running import ReadLine, Running, Turn, options_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ class EngineFigures:
 
     `median_ms` and `median_cpu_ms` are their medians. `start_s` is from the start of the process
     to the lines of the first page. `repeatable` tells whether every turn read the same.
-    `options` are those of ours that were changed.
+    `outside_share` is the share of a page's time in which no network ran, the median over all pages
+    of all turns; only ours tells. `options` are those of ours that were changed.
     """
 
     name: str
@@ -69,6 +70,7 @@ class EngineFigures:
     characters: int
     repeatable: bool
     accuracy: Accuracy | None
+    outside_share: float | None = None
     baseline_share: Share | None = None
 
 
@@ -113,7 +115,14 @@ def figures_of(engine: Running, pages: PageSet, end: dict[str, Any]) -> EngineFi
         characters=sum(len(line.text) for page in lines for line in page),
         repeatable=all(turn.lines == lines for turn in turns),
         accuracy=accuracy_of(pages.pages, lines) if pages.labelled else None,
+        outside_share=outside_share(turns),
     )
+
+
+def outside_share(turns: Sequence[Turn]) -> float | None:
+    """Return the median share of a page's time outside the networks; None where it is not known."""
+    shares = [share for turn in turns for share in turn.outside_shares or ()]
+    return statistics.median(shares) if shares else None
 
 
 def accuracy_of(pages: Sequence[LabelledPage], lines: Sequence[Sequence[ReadLine]]) -> Accuracy:
@@ -189,6 +198,11 @@ def summary(found: PeersRecord) -> str:
     notes = [f"other weights: {engine.name}" for engine in found.engines if engine.weights == "own"]
     notes += [
         f"not the same text every time: {engine.name}" for engine in found.engines if not engine.repeatable
+    ]
+    notes += [
+        f"outside the networks: {engine.name} {engine.outside_share:.1%} of a page's time"
+        for engine in found.engines
+        if engine.outside_share is not None
     ]
     return "\n".join([head, *table, *notes, *(f"left out: {reason}" for reason in found.left_out)])
 

@@ -35,10 +35,14 @@ class ReadLine:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One pass of one engine over all pages: the sums of its times, and the lines of every page."""
+    """One pass of one engine over all pages: the sums of its times, and the lines of every page.
+
+    `outside_shares` are those of every page's time in which no network ran; None where not known.
+    """
 
     seconds: float
     cpu_seconds: float
+    outside_shares: tuple[float, ...] | None
     lines: tuple[tuple[ReadLine, ...], ...]
 
 
@@ -114,8 +118,15 @@ class Running:
         return Turn(
             seconds=sum(answer["seconds"] for answer in answers),
             cpu_seconds=sum(answer["cpu_seconds"] for answer in answers),
+            outside_shares=_outside_shares(answers),
             lines=tuple(tuple(_line(line) for line in answer["lines"]) for answer in answers),
         )
+
+
+def _outside_shares(answers: Sequence[dict[str, Any]]) -> tuple[float, ...] | None:
+    if any(answer.get("network_seconds") is None for answer in answers):
+        return None
+    return tuple(1 - answer["network_seconds"] / answer["seconds"] for answer in answers)
 
 
 def _line(line: dict[str, Any]) -> ReadLine:

@@ -6,7 +6,7 @@ engine itself are imported. One JSON object per line on standard input, one on s
     {"do": "load", "kind", "threads", "models": {stage: path}, "settings": {name: text}}
         -> {"load_s", "versions": {package: version}}
     {"do": "read", "image": path}
-        -> {"seconds", "cpu_seconds", "lines": [{"quad", "text", "score"}]}
+        -> {"seconds", "cpu_seconds", "network_seconds" or null, "lines": [{"quad", "text", "score"}]}
     {"do": "stream", "images": [path], "workers"}
         -> {"cpu_seconds", "texts": [[text]]}
     {"do": "end"}
@@ -16,9 +16,11 @@ What the engine itself prints goes to standard error. An engine that fails ends 
 its traceback there.
 """
 
+import dataclasses
 import importlib
 import importlib.metadata
 import json
+import math
 import os
 import resource
 import sys
@@ -29,6 +31,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 Line: TypeAlias = tuple[Any, str, float]
 """Four (x, y) corners in page pixels, the text, its score."""
+
+Span: TypeAlias = tuple[float, float]
+"""Start and end in seconds."""
 
 PACKAGES = (
     "ocr-onnx",
@@ -60,12 +65,14 @@ class Loaded(NamedTuple):
     """A ready engine. `read` takes a picture's path; `facts` tells how it is really set, once it has read.
 
     `stream` takes the paths of pages and how many to read at a time, and gives their texts in order;
-    None where the engine has nothing of the kind.
+    None where the engine has nothing of the kind. `network_runs` gathers the runs of its networks, by
+    whichever thread; None where that is not looked at.
     """
 
     read: Callable[[str], Iterator[Line]]
     facts: Callable[[], dict[str, str]]
     stream: Callable[[list[str], int], Iterator[list[str]]] | None = None
+    network_runs: list[Span] | None = None
 
 
 def load_ocr_onnx(request: Request) -> Loaded:
@@ -78,13 +85,38 @@ def load_ocr_onnx(request: Request) -> Loaded:
         options=importlib.import_module("ocr_onnx.config").load(assignments=assignments).options,
     )
 
+    network_runs: list[Span] = []
+    watched = _watched(engine, network_runs)
+
     def read(image: str) -> Iterator[Line]:
-        return ((line.quad_px, line.text, line.rec_score) for line in engine.read(image).lines)
+        return ((line.quad_px, line.text, line.rec_score) for line in watched.read(image).lines)
 
     def stream(images: list[str], workers: int) -> Iterator[list[str]]:
         return ([line.text for line in page.lines] for page in engine.stream(images, workers=workers))
 
-    return Loaded(read, lambda: {"provider": engine.provenance.provider}, stream)
+    return Loaded(read, lambda: {"provider": engine.provenance.provider}, stream, network_runs)
+
+
+def _watched(engine: Any, runs: list[Span]) -> Any:
+    """Return our engine with networks that note when they ran."""
+
+    def noted(infer: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            start = time.perf_counter()
+            found = infer(*arguments)
+            runs.append((start, time.perf_counter()))
+            return found
+
+        return call
+
+    lanes = engine.rec_lanes
+    return dataclasses.replace(
+        engine,
+        det=noted(engine.det),
+        rec=noted(engine.rec),
+        cls=engine.cls and noted(engine.cls),
+        rec_lanes=lanes and dataclasses.replace(lanes, infer=noted(lanes.infer)),
+    )
 
 
 def load_rapidocr_1(request: Request) -> Loaded:
@@ -242,6 +274,9 @@ def versions() -> dict[str, str]:
 
 def read(loaded: Loaded, image: str) -> dict[str, Any]:
     """Read a page from its file to its lines, and time just that."""
+    runs = loaded.network_runs
+    if runs is not None:
+        runs.clear()
     cpu, wall = cpu_seconds(), time.perf_counter()
     lines = list(loaded.read(image))
     seconds = time.perf_counter() - wall
@@ -250,7 +285,8 @@ def read(loaded: Loaded, image: str) -> dict[str, Any]:
         {"quad": [[float(x), float(y)] for x, y in quad], "text": str(text), "score": float(score)}
         for quad, text, score in lines
     ]
-    return {"seconds": seconds, "cpu_seconds": used, "lines": plain}
+    network = None if runs is None else covered_s(runs)
+    return {"seconds": seconds, "cpu_seconds": used, "network_seconds": network, "lines": plain}
 
 
 def stream(loaded: Loaded, images: list[str], workers: int) -> dict[str, Any]:
@@ -260,6 +296,15 @@ def stream(loaded: Loaded, images: list[str], workers: int) -> dict[str, Any]:
     cpu = cpu_seconds()
     texts = list(loaded.stream(images, workers))
     return {"cpu_seconds": cpu_seconds() - cpu, "texts": texts}
+
+
+def covered_s(spans: list[Span]) -> float:
+    """Return how long at least one of `spans` (start, end) lasted: runs side by side count once."""
+    covered, latest = 0.0, -math.inf
+    for start, end in sorted(spans):
+        covered += max(0.0, end - max(start, latest))
+        latest = max(latest, end)
+    return covered
 
 
 def cpu_seconds() -> float:

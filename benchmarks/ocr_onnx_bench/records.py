@@ -163,6 +163,33 @@ class Peers:
 
 
 @dataclass(frozen=True, slots=True)
+class ThroughputLayout:
+    """One layout of one engine; ratios are of speeds: over its one thread, the baseline's best over it."""
+
+    engine: str
+    layout: str
+    pages_per_s: float
+    cpu_ms: float
+    peak_rss_mib: float
+    best: bool
+    over_one_thread: float | None
+    baseline_over: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """A throughput record."""
+
+    name: str
+    machine: Machine
+    data: str
+    pages_per_pass: int
+    threads: int
+    baseline: str
+    layouts: tuple[ThroughputLayout, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RewritesCase:
     """A rewritten model against its stock file."""
 
@@ -183,7 +210,7 @@ class Rewrites:
     comparisons: tuple[RewritesCase, ...]
 
 
-Record: TypeAlias = Rewrites | Accuracy | Soak | Scaling | Latency | Peers
+Record: TypeAlias = Rewrites | Accuracy | Soak | Scaling | Latency | Peers | Throughput
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +222,7 @@ class Records:
     scaling: tuple[Scaling, ...]
     latency: tuple[Latency, ...]
     peers: tuple[Peers, ...]
+    throughput: tuple[Throughput, ...]
     rewrites: tuple[Rewrites, ...]
     left_out: tuple[str, ...]
 
@@ -217,6 +245,7 @@ def read_all(folder: Path) -> Records:
         scaling=tuple(record for record in found if isinstance(record, Scaling)),
         latency=tuple(record for record in found if isinstance(record, Latency)),
         peers=tuple(record for record in found if isinstance(record, Peers)),
+        throughput=tuple(record for record in found if isinstance(record, Throughput)),
         rewrites=tuple(record for record in found if isinstance(record, Rewrites)),
         left_out=tuple(left_out),
     )
@@ -364,6 +393,32 @@ def _peer(engine: Json) -> Peer:
     )
 
 
+def _throughput(name: str, record: Json) -> Throughput:
+    return Throughput(
+        name=name,
+        machine=_machine(record),
+        data=record["data"],
+        pages_per_pass=int(record["pages_per_pass"]),
+        threads=int(record["threads"]),
+        baseline=record["baseline"],
+        layouts=tuple(_throughput_layout(layout) for layout in record["layouts"]),
+    )
+
+
+def _throughput_layout(found: Json) -> ThroughputLayout:
+    layout = found["layout"]
+    streams = "" if layout["workers"] is None else f" stream {layout['workers']}"
+    return _picked(
+        ThroughputLayout,
+        {
+            **found,
+            "layout": f"{layout['processes']}x{layout['threads']}{streams}",
+            "over_one_thread": (found["over_one_thread"] or {}).get("median"),
+            "baseline_over": (found["baseline_over"] or {}).get("median"),
+        },
+    )
+
+
 def _rewrites(name: str, record: Json) -> Rewrites:
     cases = tuple(_picked(RewritesCase, case) for case in record["comparisons"])
     return Rewrites(name, _machine(record), int(record["threads"]), cases)
@@ -375,5 +430,6 @@ READERS: Mapping[str, Callable[[str, Json], Record]] = {
     "scaling": _scaling,
     "latency": _latency,
     "peers": _peers,
+    "throughput": _throughput,
     "rewrites": _rewrites,
 }

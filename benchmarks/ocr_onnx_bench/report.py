@@ -21,6 +21,7 @@ from ocr_onnx_bench.records import (
     Scaling,
     ScalingAxis,
     Soak,
+    Throughput,
 )
 from ocr_onnx_bench.reference import ReferenceModel
 
@@ -60,6 +61,7 @@ def markdown(found: Records) -> str:
         *(part for record in found.latency for part in _latency(record)),
         *_accuracy(found.accuracy),
         *(part for record in found.peers for part in _peers(record)),
+        *(part for record in found.throughput for part in _throughput(record)),
         *(part for record in found.rewrites for part in _rewrites(record)),
         *(part for record in found.scaling for part in _scaling(record)),
         *_picture(plotted, "plots/latency-size.svg"),
@@ -312,6 +314,32 @@ def _peers(record: Peers) -> Iterator[str]:
                 _number(one.time_share, 2),
             ]
             for one in record.engines
+        ],
+    )
+
+
+def _throughput(record: Throughput) -> Iterator[str]:
+    yield f"## Throughput on {record.data}"
+    yield (
+        f"{record.pages_per_pass} pages a pass, {record.threads} threads, {_on(record.machine)}. Record: "
+        f"`{record.name}`. Layouts are processes x threads; ratios are of speeds: over the engine's own 1x1, "
+        f"and of {record.baseline}'s best layout over this one."
+    )
+    head = ["engine", "layout", "pages/s", "CPU time, ms", "peak, MiB", "over 1x1", "baseline over", "best"]
+    yield _table(
+        head,
+        [
+            [
+                one.engine,
+                one.layout,
+                _number(one.pages_per_s, 2),
+                _number(one.cpu_ms, 1),
+                _number(one.peak_rss_mib, 0),
+                _number(one.over_one_thread, 2),
+                _number(one.baseline_over, 2),
+                "yes" if one.best else "",
+            ]
+            for one in record.layouts
         ],
     )
 

@@ -22,7 +22,7 @@ import numpy as np
 from ocr_onnx.data import ImageBgr, Provenance
 from ocr_onnx.engine import Engine
 from ocr_onnx.errors import OptionError
-from ocr_onnx_bench import environment
+from ocr_onnx_bench import environment, peer_worker
 
 AxisName: TypeAlias = Literal["area", "lines", "pages", "workers"]
 Of: TypeAlias = Literal["time", "time outside the networks", "memory", "throughput"]
@@ -232,16 +232,9 @@ def timed_run(engine: Engine, work: Work, page: ImageBgr) -> Sample:
     start = time.perf_counter()
     lines = _read(watched, work, page)
     total_s = time.perf_counter() - start
-    return Sample(total_s * 1e3, covered_s(det_runs) * 1e3, covered_s(rec_runs) * 1e3, lines)
-
-
-def covered_s(spans: Sequence[Span]) -> float:
-    """Return how long at least one of `spans` (start, end) lasted: runs side by side count once."""
-    covered, latest = 0.0, -math.inf
-    for start, end in sorted(spans):
-        covered += max(0.0, end - max(start, latest))
-        latest = max(latest, end)
-    return covered
+    return Sample(
+        total_s * 1e3, peer_worker.covered_s(det_runs) * 1e3, peer_worker.covered_s(rec_runs) * 1e3, lines
+    )
 
 
 def _timed(infer: Callable[Arguments, Result], runs: list[Span]) -> Callable[Arguments, Result]:

@@ -22,6 +22,8 @@ def test_our_own_engine_is_measured_in_a_process_of_its_own() -> None:
     assert dict(ours.versions).keys() >= {"ocr-onnx", "numpy"}
     assert ours.lines > 10
     assert ours.repeatable
+    assert ours.outside_share is not None
+    assert 0 < ours.outside_share < 1
     assert 50 < ours.peak_rss_mib < 4000
     assert all(cpu > 0 for cpu in ours.page_cpu_ms)
 

@@ -14,7 +14,7 @@ from ocr_onnx_bench import peer_figures, peer_install, peer_pages, peer_running,
 from ocr_onnx_bench.labels import LabelledPage, TrueRegion
 from ocr_onnx_bench.peer_figures import Accuracy, EngineFigures, Share
 from ocr_onnx_bench.peer_install import Peer
-from ocr_onnx_bench.peer_running import Plan, ReadLine
+from ocr_onnx_bench.peer_running import Plan, ReadLine, Turn
 from tests.conftest import Run
 
 FAKE = Path(__file__).with_name("fake_peer.py")
@@ -141,6 +141,12 @@ def test_a_share_is_of_medians_and_its_range_is_of_rounds() -> None:
     shared = peer_figures.with_shares([other, ours], "ours")
     assert [engine.baseline_share and engine.baseline_share.cpu for engine in shared] == [0.4, 1.0]
     assert peer_figures.with_shares([other], "ours") == (other,)
+
+
+def test_a_share_outside_the_networks_is_the_median_of_pages_where_it_is_known() -> None:
+    turns = [Turn(2.0, 2.0, shares, ()) for shares in ((0.1, 0.2), (0.4, 0.3))]
+    assert peer_figures.outside_share(turns) == pytest.approx(0.25)
+    assert peer_figures.outside_share([Turn(2.0, 2.0, None, ())]) is None
 
 
 def test_labels_give_accuracy(install: Install, labelled: Path) -> None:

@@ -125,6 +125,30 @@ def peers() -> dict[str, Any]:
     }
 
 
+def throughput() -> dict[str, Any]:
+    ratio = {"median": 1.624, "lowest": 1.5, "highest": 1.7}
+    layout = {
+        "engine": "ours",
+        "layout": {"processes": 1, "threads": 2, "workers": 2},
+        "pages_per_s": 7.654,
+        "cpu_ms": 234.56,
+        "peak_rss_mib": 345.6,
+        "best": True,
+        "over_one_thread": ratio,
+        "baseline_over": None,
+    }
+    alone = {**layout, "layout": {"processes": 1, "threads": 1, "workers": None}, "best": False}
+    return {
+        "kind": "throughput",
+        "data": "drawn",
+        "pages_per_pass": 20,
+        "threads": 2,
+        "baseline": "ours",
+        "layouts": [layout, alone],
+        "environment": ENVIRONMENT,
+    }
+
+
 def rewrites() -> dict[str, Any]:
     case = {
         "model": "net",
@@ -143,6 +167,7 @@ ALL = {
     "rewrites-cpu": rewrites(),
     "scaling-cpu": scaling(),
     "soak-mobile-cpu": soak(),
+    "throughput-drawn": throughput(),
 }
 
 
@@ -166,6 +191,8 @@ def test_every_figure_appears(tmp_path: Path) -> None:
         "| drawn | 1,234 | mobile | tight | 0.6111 | 0.6111 | 0.6222 | `accuracy-drawn` |",
         "| other | own | 456.8 | 567.9 | 679 | 321 | 0.4568 | 0.3457 | 0.78 |",
         "| ocr-onnx | own | 456.8 | 567.9 | 679 | 321 | – | – | – |",
+        "| ours | 1x2 stream 2 | 7.65 | 234.6 | 346 | 1.62 | – | yes |",
+        "| ours | 1x1 | 7.65 | 234.6 | 346 | 1.62 | – |  |",
         "| net | 1x48x320 | 20.0 | 15.0 | 0.75 |",
         "| area unit | time | is linear | 0.99 | 1 | 4 | 101 ms |",
         "| 2 | 1 | 202.5 | 50.0 | 40.0 | 2.0 | 3.0 | 100 | 125 |",

@@ -11,7 +11,7 @@ import pytest
 from ocr_onnx import recognize
 from ocr_onnx.engine import Engine
 from ocr_onnx.errors import OptionError
-from ocr_onnx_bench import scaling
+from ocr_onnx_bench import peer_worker, scaling
 from ocr_onnx_bench.scaling import Axis, Sample, Work
 from tests.conftest import Run
 
@@ -116,8 +116,8 @@ def test_points_are_measured_in_turns() -> None:
 
 
 def test_runs_side_by_side_count_once() -> None:
-    assert scaling.covered_s([]) == 0
-    assert scaling.covered_s([(5, 6), (0, 2), (1, 3), (1.5, 2)]) == 4
+    assert peer_worker.covered_s([]) == 0
+    assert peer_worker.covered_s([(5, 6), (0, 2), (1, 3), (1.5, 2)]) == 4
 
 
 def test_runs_in_lanes_are_told_as_rec() -> None:
