@@ -89,7 +89,7 @@ class Provenance:
 
     `models` maps stage ("det", "cls", "rec") to "name@sha256", `device` is the device that ran
     ("cpu", "cuda:0"), `provider` ONNX Runtime's name for it, `det_scale_xy` the detector's input
-    pixels per page pixel, `version` that of ocr-onnx.
+    pixels per page pixel, `version` that of ocr-onnx, `precision` what the networks computed in.
     """
 
     models: tuple[tuple[str, str], ...]
@@ -97,6 +97,7 @@ class Provenance:
     provider: str
     det_scale_xy: tuple[float, float]
     version: str
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,10 @@ def _devices() -> Iterator[Check]:
         # Reading needs the CPU at least; what else there is depends on the machine and the wheel.
         state: State = "ok" if report.usable else "broken" if report.device == "cpu" else "note"
         yield Check("device", report.device, state, f"{report.provider}: {report.detail}")
+        if report.device == "openvino" and report.usable:
+            cause = runtime.why_no_bf16(runtime.Device("openvino"))
+            detail = "as an explicit choice (--precision bf16)" if cause is None else cause.problem
+            yield Check("precision", "bf16", "ok" if cause is None else "note", detail)
 
 
 def _models() -> Iterable[Check]:

@@ -14,7 +14,7 @@ from ocr_onnx.data import Angle, Detections, ImageBgr, Page, PageResult, Provena
 from ocr_onnx.detect import DetInput
 from ocr_onnx.errors import InputError, ModelContractError, OcrError, OptionError
 from ocr_onnx.inputs import Readable
-from ocr_onnx.options import ModelOptions, Options, RuntimeOptions
+from ocr_onnx.options import ModelOptions, Options, Precision, RuntimeOptions
 from ocr_onnx.recognize import RecognizedLine
 from ocr_onnx.runtime import Session
 from ocr_onnx.threads import usable_threads
@@ -65,20 +65,22 @@ class Engine:
         *,
         device: str = "cpu",
         threads: int = 0,
+        precision: Precision = "fp32",
         options: Options = Options(),
         progress: model_store.Progress | None = None,
     ) -> Self:
         """Find, verify and open the models: the only step that touches disk or network.
 
         `models` is the name of a model set ("mobile", "server", "svtrv2", "repsvtr") or, for own
-        files and folders, `ModelOptions`. `device` and `threads` are those of `RuntimeOptions`.
+        files and folders, `ModelOptions`. `device`, `threads` and `precision` are those of `RuntimeOptions`.
         `progress` hears of downloads.
 
         Raises OptionError (an option, or a device that is none), ModelError, DownloadError,
-        DeviceError (a device that can't be used here) and DependencyError (no ONNX Runtime, or two).
+        DeviceError (a device or precision that can't be used here) and DependencyError (no ONNX
+        Runtime, or two).
         """
         wanted = models if isinstance(models, ModelOptions) else ModelOptions(name=models)
-        runtime = RuntimeOptions(device=device, threads=threads)
+        runtime = RuntimeOptions(device=device, threads=threads, precision=precision)
         if wanted.cls and not options.cls.enabled:
             raise OptionError("models.cls", "was given, but cls.enabled is off", "set both, or neither")
         files = model_store.resolve(wanted, progress)
@@ -108,6 +110,7 @@ class Engine:
                 provider=det.provider,
                 det_scale_xy=(1.0, 1.0),
                 version=version("ocr-onnx"),
+                precision=runtime.precision,
             ),
         )
 

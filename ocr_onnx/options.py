@@ -15,6 +15,7 @@ ScoreMode: TypeAlias = Literal["fast", "slow"]
 BoxType: TypeAlias = Literal["quad", "polygon"]
 Order: TypeAlias = Literal["reading", "reference"]
 WidthRule: TypeAlias = Literal["tight", "reference"]
+Precision: TypeAlias = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +191,14 @@ class RuntimeOptions:
         for the fastest that can be used. PaddleX's "gpu:0" means "cuda:0".
     threads
         Number of threads of one network run; 0 for all this process may use (affinity, cgroup quota).
+    precision
+        What the networks compute in: "fp32", also on processors that would rather take less, or "bf16"
+        on device "openvino" with a processor that has instructions for it.
     """
 
     device: str = "cpu"
     threads: Annotated[int, Range(0, 1024)] = 0
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         check_fields(self, "runtime")

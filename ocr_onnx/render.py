@@ -329,6 +329,7 @@ def _provenance_dict(provenance: Provenance) -> dict[str, Any]:
         "provider": provenance.provider,
         "det_scale_xy": [float(scale) for scale in provenance.det_scale_xy],
         "version": provenance.version,
+        "precision": provenance.precision,
     }
 
 
@@ -340,6 +341,7 @@ def _provenance(data: Mapping[str, Any]) -> Provenance:
         provider=_string(data["provider"]),
         det_scale_xy=(_number(scale_x), _number(scale_y)),
         version=_string(data["version"]),
+        precision=_string(data["precision"]),
     )
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_onnx.errors import DependencyError, DeviceError, ModelContractError, OcrError, OptionError
-from ocr_onnx.options import RuntimeOptions
+from ocr_onnx.options import Precision, RuntimeOptions
 from ocr_onnx.threads import Turns, usable_threads
 
 DeviceKind: TypeAlias = Literal["cpu", "cuda", "tensorrt", "openvino"]
@@ -57,6 +57,8 @@ PROBE_MODEL = (
     b"\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
 )
 LOG_ERRORS_ONLY = 3
+OPENVINO_PRECISIONS: Mapping[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
+OPENVINO_LIBRARIES = ("libopenvino_c.so", "openvino_c.dll", "libopenvino_c.dylib")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class Session:
     def __init__(self, path: Path, options: RuntimeOptions) -> None:
         self.path = path
         self._options = options
-        self.device = find_device(options.device)
+        self.device = _honoured(options)
         self.provider = PROVIDERS[self.device.kind]
         # By process: a parent's session is of no use in its child, and destroying it there hangs.
         self._opened: dict[int, _Opened] = {}
@@ -160,7 +162,9 @@ class Session:
         shared = _PROCESSES.setdefault(os.getpid(), _Process(Turns(usable_threads()), threading.Lock()))
         with shared.opening:
             if os.getpid() not in self._opened:
-                session = open_session(str(self.path), str(self.path), self.device, threads)
+                session = open_session(
+                    str(self.path), str(self.path), self.device, threads, self._options.precision
+                )
                 # a GPU runs the operations of a network one after the other anyway
                 turns = shared.turns if self.device.kind in ON_PROCESSOR else Turns(1)
                 self._opened[os.getpid()] = _Opened(session, turns, threads)
@@ -200,7 +204,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def open_session(
-    subject: str, model: str | bytes, device: Device, threads: int, profile: str | None = None
+    subject: str,
+    model: str | bytes,
+    device: Device,
+    threads: int,
+    precision: Precision = "fp32",
+    profile: str | None = None,
 ) -> Any:
     """Open an ONNX Runtime session for a path or a model's bytes; `subject` names it in errors.
 
@@ -222,12 +231,15 @@ def open_session(
     if device.kind == "cpu":
         _share_arena()
         settings.add_session_config_entry("session.use_env_allocators", "1")
-    if device.kind == "openvino":  # it fuses the plain graph better itself
+    if device.kind == "openvino":  # fused operations of ONNX Runtime's own are not OpenVINO's
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     provider = PROVIDERS[device.kind]
     try:
         session = ort.InferenceSession(
-            model, settings, providers=[(provider, provider_options(device, threads))], enable_fallback=0
+            model,
+            settings,
+            providers=[(provider, provider_options(device, threads, precision))],
+            enable_fallback=0,
         )
     except _ort_errors() as error:
         problem = f"can't be opened as an ONNX model on {device}: {_first_line(error)}"
@@ -262,17 +274,19 @@ def node_placement(path: Path, options: RuntimeOptions, feeds: Mapping[str, Arra
     What a session lists as its providers is a wish; ONNX Runtime's trace tells where operations went.
     Raises what `Session` does.
     """
-    device = find_device(options.device)
+    device = _honoured(options)
     with tempfile.TemporaryDirectory() as folder:
         threads = options.threads or usable_threads()
-        session = open_session(str(path), str(path), device, threads, f"{folder}/trace")
+        session = open_session(
+            str(path), str(path), device, threads, options.precision, profile=f"{folder}/trace"
+        )
         session.run(None, dict(feeds))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     ran = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
     return dict(Counter(event["args"]["provider"] for event in ran))
 
 
-def provider_options(device: Device, threads: int) -> dict[str, str]:
+def provider_options(device: Device, threads: int, precision: Precision = "fp32") -> dict[str, str]:
     """Return ONNX Runtime's options for a device; a name that it does not know would lose the provider."""
     if device.kind == "cuda":
         # Every page is a new shape: an exhaustive search for each costs seconds, and doubling
@@ -283,8 +297,70 @@ def provider_options(device: Device, threads: int) -> dict[str, str]:
             "arena_extend_strategy": "kSameAsRequested",
         }
     if device.kind == "openvino":
-        return {"device_type": "CPU", "precision": "FP32", "num_of_threads": str(threads)}
+        properties = {
+            # Told nothing, OpenVINO computes in bf16 where the processor has it.
+            "INFERENCE_PRECISION_HINT": OPENVINO_PRECISIONS[precision],
+            # It would bind the threads of every session to the same first processors: two sessions
+            # of one thread, or two such processes, would share one.
+            "ENABLE_CPU_PINNING": "NO",
+        }
+        return {
+            "device_type": "CPU",
+            "num_of_threads": str(threads),
+            # JSON itself: a file's path, and the option `precision` with bf16, lose the provider
+            "load_config": json.dumps({"CPU": properties}),
+        }
     return {}
+
+
+def why_no_bf16(device: Device) -> OcrError | None:
+    """Return the error that explains why a usable device can't compute in bf16; None where it can."""
+    if device.kind != "openvino":
+        problem = f"is for device openvino, and this is {device}"
+        return OptionError("runtime.precision=bf16", problem, "use --device openvino, or --precision fp32")
+    capabilities = openvino_capabilities()
+    if capabilities is None:
+        return DeviceError(
+            "openvino",
+            "does not tell whether this processor has instructions for bf16",
+            "install 'ocr-onnx[openvino]' anew, or use --precision fp32",
+        )
+    if "BF16" not in capabilities:
+        problem = f"has no bf16 on this processor, which has {', '.join(capabilities)}"
+        return DeviceError("openvino", problem, "use --precision fp32")
+    return None
+
+
+@functools.cache
+def openvino_capabilities() -> tuple[str, ...] | None:
+    """Ask OpenVINO what this processor computes in ("FP32", "BF16", "INT8"); None where it can't be asked.
+
+    It is the copy inside onnxruntime-openvino that is asked, by its C interface: to import the package
+    `openvino` before the first session would load other libraries of the same names, and no session opens.
+    """
+    folder = Path(str(onnxruntime().__file__)).parent / "capi"
+    libraries = [folder / name for name in OPENVINO_LIBRARIES if (folder / name).is_file()]
+    if not libraries:
+        return None
+    openvino = ctypes.CDLL(str(libraries[0]))
+    core, text = ctypes.c_void_p(), ctypes.c_char_p()
+    if openvino.ov_core_create(ctypes.byref(core)) != 0:
+        return None
+    name = b"OPTIMIZATION_CAPABILITIES"
+    status = openvino.ov_core_get_property(core, b"CPU", name, ctypes.byref(text))
+    names = tuple(text.value.decode().split()) if status == 0 and text.value else None
+    openvino.ov_free(text)
+    openvino.ov_core_free(core)
+    return names
+
+
+def _honoured(options: RuntimeOptions) -> Device:
+    """Return the device of the options; raises what `find_device` does, or why it lacks the precision."""
+    device = find_device(options.device)
+    cause = why_no_bf16(device) if options.precision == "bf16" else None
+    if cause is not None:
+        raise cause
+    return device
 
 
 def find_device(text: str) -> Device:

@@ -1,5 +1,6 @@
 import ctypes
 import importlib.metadata
+import json
 import multiprocessing
 import os
 import pickle
@@ -16,7 +17,7 @@ import pytest
 
 from ocr_onnx import runtime
 from ocr_onnx.errors import DependencyError, DeviceError, ModelContractError, OptionError
-from ocr_onnx.options import RuntimeOptions
+from ocr_onnx.options import Precision, RuntimeOptions
 from ocr_onnx.runtime import Device, Session
 
 CPU = RuntimeOptions("cpu", threads=1)
@@ -107,9 +108,11 @@ def test_a_session_with_other_threads_is_opened_once_and_answers_alike(
     opened: list[int] = []
     open_session = runtime.open_session
 
-    def counted(subject: str, model: str, device: Device, threads: int) -> object:
+    def counted(
+        subject: str, model: str, device: Device, threads: int, precision: Precision = "fp32"
+    ) -> object:
         opened.append(threads)
-        return open_session(subject, model, device, threads)
+        return open_session(subject, model, device, threads, precision)
 
     monkeypatch.setattr(runtime, "open_session", counted)
     other = session.with_threads(1)
@@ -299,3 +302,50 @@ def test_provider_options() -> None:
     assert runtime.provider_options(Device("cuda", 1), 2)["device_id"] == "1"
     assert runtime.provider_options(Device("cuda"), 2)["cudnn_conv_algo_search"] == "HEURISTIC"
     assert runtime.provider_options(Device("openvino"), 3)["num_of_threads"] == "3"
+
+
+@pytest.mark.parametrize(("precision", "told"), [("fp32", "f32"), ("bf16", "bf16")])
+def test_openvino_is_told_the_precision_and_not_to_bind_threads(precision: Precision, told: str) -> None:
+    options = runtime.provider_options(Device("openvino"), 1, precision)
+    properties = {"INFERENCE_PRECISION_HINT": told, "ENABLE_CPU_PINNING": "NO"}
+    assert json.loads(options["load_config"]) == {"CPU": properties}
+    assert "precision" not in options
+
+
+def test_bf16_is_refused_on_another_device(tiny_rec: Path) -> None:
+    with pytest.raises(OptionError, match=r"precision=bf16: is for device openvino, and this is cpu"):
+        Session(tiny_rec, RuntimeOptions("cpu", precision="bf16"))
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "problem"),
+    [
+        (("FP32", "INT8", "BF16"), None),
+        (("FP32", "INT8"), "has no bf16 on this processor, which has FP32, INT8"),
+        (None, "does not tell whether this processor has instructions for bf16"),
+    ],
+)
+def test_bf16_needs_a_processor_that_has_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: tuple[str, ...] | None, problem: str | None
+) -> None:
+    monkeypatch.setattr(runtime, "openvino_capabilities", lambda: capabilities)
+    cause = runtime.why_no_bf16(Device("openvino"))
+    assert (cause and cause.problem) == problem
+
+
+def test_bf16_that_openvino_lacks_is_refused_before_the_model_is_opened(
+    tiny_rec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "why_unusable", lambda _: None)
+    monkeypatch.setattr(runtime, "openvino_capabilities", lambda: ("FP32",))
+    with pytest.raises(DeviceError, match=r"has no bf16 on this processor.*use --precision fp32"):
+        Session(tiny_rec, RuntimeOptions("openvino", precision="bf16"))
+
+
+def test_an_onnxruntime_without_openvino_can_not_be_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(runtime, "onnxruntime", lambda: SimpleNamespace(__file__=str(tmp_path / "x.py")))
+    runtime.openvino_capabilities.cache_clear()
+    assert runtime.openvino_capabilities() is None
+    runtime.openvino_capabilities.cache_clear()

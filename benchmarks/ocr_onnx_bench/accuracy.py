@@ -292,6 +292,7 @@ def make_record(
         replace(config.models, offline=True),
         device=config.runtime.device,
         threads=config.runtime.threads,
+        precision=config.runtime.precision,
         options=config.options,
     )
     measured = measure(engine, labelled, config.options, stages=stages, limit_images=limit_images)

@@ -64,6 +64,10 @@ def read_inputs(
             show_default=False,
         ),
     ] = 0,
+    precision: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="fp32, or bf16 on openvino where the CPU has it. [default: fp32]"),
+    ] = None,
     model_dir: ModelFolder = None,
     offline: Offline = False,
     det_model: Annotated[
@@ -114,6 +118,7 @@ def read_inputs(
         "models.offline": offline or None,
         "runtime.device": device,
         "runtime.threads": threads,
+        "runtime.precision": precision,
         "input.pages": pages,
         "input.dpi": dpi,
         "input.password": password,
@@ -154,6 +159,7 @@ def _read_all(
             config.models,
             device=config.runtime.device,
             threads=config.runtime.threads,
+            precision=config.runtime.precision,
             options=config.options,
             progress=progress,
         )
