@@ -50,10 +50,12 @@ class FakeEngine:
         *,
         device: str,
         threads: int,
+        precision: str,
         options: Options,
         progress: Callable[[str, int, int | None], None],
     ) -> "FakeEngine":
-        self.loaded = {"models": models, "device": device, "threads": threads, "options": options}
+        self.loaded = {"models": models, "device": device, "threads": threads, "precision": precision}
+        self.loaded["options"] = options
         for done in (0, 50, 100):
             progress("rec.onnx", done, 100)
         return self
@@ -139,6 +141,7 @@ def test_the_defaults_in_the_help_are_those_of_the_options(run: Run) -> None:
         "--model-set": default.models.name,
         "--device": default.runtime.device,
         "--threads": default.runtime.threads,
+        "--precision": default.runtime.precision,
         "--dpi": default.input.dpi,
     }.items():
         assert re.search(rf"{option} [A-Z]+ .*?\[default: {value}\]", text), option
@@ -191,13 +194,14 @@ def test_run_takes_options_from_file_assignments_and_flags(
 
 def test_run_hands_every_flag_on(run: Run, fake: FakeEngine) -> None:
     flags = (
-        "--model-set server --device auto --threads 2 --model-dir m --offline --det-model d --rec-model r "
-        "--cls-model c --dict x --pages 2-3 --dpi 99 --password 007 --recursive --all-frames"
+        "--model-set server --device auto --threads 2 --precision bf16 --model-dir m --offline --det-model d "
+        "--rec-model r --cls-model c --dict x --pages 2-3 --dpi 99 --password 007 --recursive --all-frames"
     )
     assert run("run", "a.png", *shlex.split(flags)).code == 0
     options = fake.loaded["options"]
     assert fake.loaded["models"] == ModelOptions("server", "d", "r", "c", "x", "m", offline=True)
     assert (fake.loaded["device"], fake.loaded["threads"]) == ("auto", 2)
+    assert fake.loaded["precision"] == "bf16"
     assert (options.input.pages, options.input.dpi, options.input.password) == ("2-3", 99, "007")
     assert options.input.recursive
     assert options.input.all_frames
@@ -211,6 +215,7 @@ def test_run_without_flags_uses_the_defaults(run: Run, fake: FakeEngine) -> None
         "models": default.models,
         "device": default.runtime.device,
         "threads": default.runtime.threads,
+        "precision": default.runtime.precision,
         "options": default.options,
     }
 

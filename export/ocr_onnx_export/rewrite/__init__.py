@@ -41,7 +41,7 @@ FOLDING: tuple[Pass, ...] = (
 FOR_TARGET: Mapping[Target, tuple[Pass, ...]] = {
     "cpu": (*FOLDING, upsample_last, affine_to_batch_norm, align_channels),
     "gpu": FOLDING,
-    # OpenVINO fuses the stock pattern itself: with folded affines the mobile models took 0.9 to 1.05 of
+    # OpenVINO fuses the stock pattern itself: with folded affines the mobile models took 0.88 to 0.99 of
     # the time on AVX2 (AMD Zen 3) and 1.1 to 1.2 on AVX-512 (Zen 5). So it runs files for "cpu" as well.
     "openvino": (),
 }
