@@ -40,7 +40,8 @@ EXTRAS: Mapping[DeviceKind, str] = {
     "openvino": "openvino",
 }
 ON_PROCESSOR: tuple[DeviceKind, ...] = ("cpu", "openvino")
-AUTO_ORDER: tuple[DeviceKind, ...] = ("cuda", "openvino", "cpu")
+# Without openvino: wherever it is, the CPU is as well, and reads pages faster (AMD Zen 3, FP32).
+AUTO_ORDER: tuple[DeviceKind, ...] = ("cuda", "cpu")
 # Distributions that all install the one package `onnxruntime`, each over the other.
 WHEELS = (
     "onnxruntime",
