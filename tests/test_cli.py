@@ -122,6 +122,7 @@ def test_help_imports_nothing_heavy_either() -> None:
         ("bench", "rewrites"),
         ("bench", "soak"),
         ("bench", "accuracy"),
+        ("bench", "sides"),
         ("bench", "scaling"),
         ("bench", "report"),
         ("bench", "peers"),

@@ -152,7 +152,7 @@ def measure(
 
     Raises OptionError where none of `stages` fits the set, InputError where no picture can be read.
     """
-    pages = _Pages(labelled.pages[:limit_images], options, {})
+    pages = Pages(labelled.pages[:limit_images], options, {})
     left_out = list(labelled.problems)
     of_lines = labelled.format == "line pictures"
     if of_lines:
@@ -168,10 +168,7 @@ def measure(
         figures = replace(
             figures, end_to_end_exact=exact, end_to_end_normalised=normalised, end_to_end_official=official
         )
-    unreadable = tuple(pages.unreadable.values())
-    if len(unreadable) == len(pages.labelled):
-        problem = f"not one picture could be read ({unreadable[0]})"
-        raise InputError(labelled.name, problem, "give pictures that can be opened")
+    unreadable = unreadable_of(pages, labelled)
     return Measured(figures, len(pages.labelled) - len(unreadable), (*left_out, *unreadable))
 
 
@@ -186,8 +183,8 @@ def _of_line_pictures(stages: Sequence[Stage], left_out: list[str]) -> Sequence[
 
 
 @dataclass(frozen=True, slots=True)
-class _Pages:
-    """Pages, decoded anew by each stage. What could not be is noted under its name, once."""
+class Pages:
+    """Pages, decoded anew each time. What could not be is noted in `unreadable` under its name, once."""
 
     labelled: Sequence[LabelledPage]
     options: Options
@@ -203,16 +200,25 @@ class _Pages:
                 yield image, page
 
 
-def _measure_detection(reader: Reader, pages: _Pages) -> Ratios:
+def unreadable_of(pages: Pages, labelled: LabelledSet) -> tuple[str, ...]:
+    """Return a sentence for every page that could not be read; raise InputError where none could."""
+    unreadable = tuple(pages.unreadable.values())
+    if len(unreadable) == len(pages.labelled):
+        problem = f"not one picture could be read ({unreadable[0]})"
+        raise InputError(labelled.name, problem, "give pictures that can be opened")
+    return unreadable
+
+
+def _measure_detection(reader: Reader, pages: Pages) -> Ratios:
     total = Counts()
     for image, page in pages:
         found = reader.detect(image, pages.options)
-        total += _match(page.regions, found.outlines_px or tuple(found.quads_px)).counts
+        total += match_page(page.regions, found.outlines_px or tuple(found.quads_px)).counts
     return Ratios.of(total)
 
 
 def _measure_recognition(
-    reader: Reader, pages: _Pages, left_out: list[str], *, whole: bool
+    reader: Reader, pages: Pages, left_out: list[str], *, whole: bool
 ) -> tuple[TextScore | None, TextScore | None]:
     """Read all true regions, or pictures that are one line as a `whole`; None for nothing to read."""
     truths: list[str] = []
@@ -247,13 +253,13 @@ def _cut(image: ImageBgr, quads: Sequence[TrueRegion], options: Options) -> list
     return crop.cut(image, np.stack([region.outline for region in quads]), options.crop) if quads else []
 
 
-def _measure_end_to_end(reader: Reader, pages: _Pages) -> tuple[Ratios, Ratios, Ratios]:
+def _measure_end_to_end(reader: Reader, pages: Pages) -> tuple[Ratios, Ratios, Ratios]:
     """Return the ratios with texts compared exactly, normalised, and as the official script does."""
     rules: tuple[TextRule | OfficialRule, ...] = (EXACT, NORMALISED, OFFICIAL)
     totals = [Counts() for _ in rules]
     for image, page in pages:
         lines = reader.read(image, pages.options).lines
-        matching = _match(page.regions, [np.array(line.outline_px, dtype=np.float32) for line in lines])
+        matching = match_page(page.regions, [np.array(line.outline_px, dtype=np.float32) for line in lines])
         truths = [region.text for region in page.regions]
         read = [line.text for line in lines]
         for index, rule in enumerate(rules):
@@ -262,7 +268,8 @@ def _measure_end_to_end(reader: Reader, pages: _Pages) -> tuple[Ratios, Ratios, 
     return exact, normalised, official
 
 
-def _match(regions: Sequence[TrueRegion], found: Sequence[Outline]) -> Matching:
+def match_page(regions: Sequence[TrueRegion], found: Sequence[Outline]) -> Matching:
+    """Pair what was found on a page with its true regions."""
     outlines = [region.outline for region in regions]
     return metrics.match(outlines, [region.ignored for region in regions], found)
 
@@ -288,13 +295,7 @@ def make_record(
     Nothing is downloaded: a model that is not on this machine is an error.
     """
     labelled = labels.read_set(data)
-    engine = Engine.load(
-        replace(config.models, offline=True),
-        device=config.runtime.device,
-        threads=config.runtime.threads,
-        precision=config.runtime.precision,
-        options=config.options,
-    )
+    engine = load_engine(config)
     measured = measure(engine, labelled, config.options, stages=stages, limit_images=limit_images)
     return AccuracyRecord(
         kind="accuracy",
@@ -306,6 +307,17 @@ def make_record(
         provenance=engine.provenance,
         options=config.options,
         environment=environment.describe(),
+    )
+
+
+def load_engine(config: Config) -> Engine:
+    """Load the engine that `config` asks for, without downloading anything."""
+    return Engine.load(
+        replace(config.models, offline=True),
+        device=config.runtime.device,
+        threads=config.runtime.threads,
+        precision=config.runtime.precision,
+        options=config.options,
     )
 
 
@@ -321,8 +333,12 @@ def published(provenance: Provenance | None, asked: ModelOptions) -> tuple[Refer
 
 def default_name(found: AccuracyRecord) -> str:
     """Return the name of a record for which none was given: after the set."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", found.data.name).strip("-_")
-    return f"accuracy-{plain or 'set'}"
+    return f"accuracy-{plain_name(found.data)}"
+
+
+def plain_name(data: SetInfo) -> str:
+    """Return the name of a set as a part of a file's."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", data.name).strip("-_") or "set"
 
 
 def summary(found: AccuracyRecord) -> str:

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from ocr_onnx_bench.records import Latency, ScalingAxis, Soak
+from ocr_onnx_bench.records import Latency, ScalingAxis, Sides, Soak
 from ocr_onnx_bench.reference import ReferenceModel
 
 SIZE_IN = (7.3, 3.7)  # at 96 px per inch
@@ -212,3 +212,62 @@ def _draw_model(
         ha="center",
         va="center",
     )
+
+
+def accuracy_of_sides(found: Sequence[Sides], file: Path) -> None:
+    """Draw Hmean over the time of detection and F1 over that of reading, a panel for each set."""
+    with _drawn(file, panels=len(found)) as panels:
+        for axes, record in zip(panels, found, strict=True):
+            sizes = record.sizes
+            _draw_sides(
+                axes,
+                "Hmean, detection",
+                [(one.label, one.detection_ms[1], one.detection[2]) for one in sizes],
+                BLUE,
+            )
+            read = [
+                (one.label, one.read_ms[1], one.end_to_end[2])
+                for one in sizes
+                if one.read_ms and one.end_to_end
+            ]
+            _draw_sides(axes, "F1, whole read", read, ORANGE)
+            axes.set_xscale("log")
+            axes.margins(x=0.1, y=0.15)
+            lowest, highest = axes.get_xlim()
+            _plain(axes.xaxis, [tick for tick in TICKS_MS if lowest <= tick <= highest])
+            axes.set_title(record.data, fontsize=10, loc="left")
+            axes.set_xlabel("mean time per page, ms")
+            axes.legend(frameon=False, loc="best", fontsize=9)
+        panels[0].set_ylabel("Hmean, F1")
+
+
+def _draw_sides(axes: Axes, name: str, points: Sequence[tuple[str, float, float]], colour: str) -> None:
+    """Draw (label, ms, accuracy) as a line of the fixed sides, and "auto" as a star."""
+    fixed = _joined([point for point in points if point[0] != "auto"])
+    if fixed:
+        labels, xs, ys = zip(*fixed, strict=True)
+        axes.plot(xs, ys, "o-", color=colour, label=name)
+        for label, x, y in zip(labels, xs, ys, strict=True):
+            axes.annotate(
+                label,
+                (x, y),
+                xytext=(0, -9),
+                textcoords="offset points",
+                color=colour,
+                fontsize=8,
+                ha="center",
+                va="center",
+            )
+    for _, x, y in (point for point in points if point[0] == "auto"):
+        axes.plot(x, y, "*", color=colour, markersize=13, markeredgecolor="black")
+        _label(axes, "auto", x, y, colour, (10, 0))
+
+
+def _joined(points: Sequence[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
+    """Give sides that no page exceeds, and so share their figures, one point: "1280–2560"."""
+    joined: list[tuple[str, float, float]] = []
+    for label, x, y in points:
+        if joined and joined[-1][1:] == (x, y):
+            label = f"{joined.pop()[0].partition('–')[0]}–{label}"
+        joined.append((label, x, y))
+    return joined

@@ -210,7 +210,33 @@ class Rewrites:
     comparisons: tuple[RewritesCase, ...]
 
 
-Record: TypeAlias = Rewrites | Accuracy | Soak | Scaling | Latency | Peers | Throughput
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A set at one working size. Times are (median, mean, ratio to that of "auto"); each ratio as above."""
+
+    label: str
+    detection: tuple[float, float, float]
+    detection_ms: tuple[float, float, float]
+    end_to_end: tuple[float, float, float] | None
+    character_accuracy: float | None
+    read_ms: tuple[float, float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """A sides record."""
+
+    name: str
+    machine: Machine
+    data: str
+    images: int
+    images_in_set: int
+    model_set: str
+    threads: int
+    sizes: tuple[Side, ...]
+
+
+Record: TypeAlias = Rewrites | Accuracy | Sides | Soak | Scaling | Latency | Peers | Throughput
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +244,7 @@ class Records:
     """All records of a folder in the order of their names; `left_out` are sentences."""
 
     accuracy: tuple[Accuracy, ...]
+    sides: tuple[Sides, ...]
     soak: tuple[Soak, ...]
     scaling: tuple[Scaling, ...]
     latency: tuple[Latency, ...]
@@ -241,6 +268,7 @@ def read_all(folder: Path) -> Records:
         raise InputError(str(folder), problem, "measure something, or name another folder with --results")
     return Records(
         accuracy=tuple(record for record in found if isinstance(record, Accuracy)),
+        sides=tuple(record for record in found if isinstance(record, Sides)),
         soak=tuple(record for record in found if isinstance(record, Soak)),
         scaling=tuple(record for record in found if isinstance(record, Scaling)),
         latency=tuple(record for record in found if isinstance(record, Latency)),
@@ -302,6 +330,32 @@ def _accuracy(name: str, record: Json) -> Accuracy:
 
 def _floats(figures: Json | None, keys: tuple[str, ...]) -> Any:
     return figures and tuple(float(figures[key]) for key in keys)
+
+
+def _sides(name: str, record: Json) -> Sides:
+    data = record["data"]
+    return Sides(
+        name=name,
+        machine=_machine(record),
+        data=data["name"],
+        images=int(data["images"]),
+        images_in_set=int(data["images_in_set"]),
+        model_set=record["model_set"],
+        threads=int(record["threads"]),
+        sizes=tuple(_side(size) for size in record["sizes"]),
+    )
+
+
+def _side(size: Json) -> Side:
+    ratio, times = ("precision", "recall", "hmean"), ("median_ms", "mean_ms", "paired_ratio")
+    return Side(
+        label="auto" if size["limit_type"] == "auto" else str(size["side_px"]),
+        detection=_floats(size["detection"], ratio),
+        detection_ms=_floats(size["detection_time"], times),
+        end_to_end=_floats(size["end_to_end_normalised"], ratio),
+        character_accuracy=size["character_accuracy"],
+        read_ms=_floats(size["read_time"], times),
+    )
 
 
 def _soak(name: str, record: Json) -> Soak:
@@ -426,6 +480,7 @@ def _rewrites(name: str, record: Json) -> Rewrites:
 
 READERS: Mapping[str, Callable[[str, Json], Record]] = {
     "accuracy": _accuracy,
+    "sides": _sides,
     "soak": _soak,
     "scaling": _scaling,
     "latency": _latency,

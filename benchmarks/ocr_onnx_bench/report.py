@@ -20,12 +20,14 @@ from ocr_onnx_bench.records import (
     Rewrites,
     Scaling,
     ScalingAxis,
+    Sides,
     Soak,
     Throughput,
 )
 from ocr_onnx_bench.reference import ReferenceModel
 
 REPORT = "REPORT.md"
+SIDES_PLOT = "plots/accuracy-sides.svg"
 NOTHING = "–"
 UNITS = {"time": "ms", "time outside the networks": "ms", "memory": "MiB", "throughput": "pages/s"}
 
@@ -60,6 +62,8 @@ def markdown(found: Records) -> str:
         *_picture(plotted, "plots/accuracy-latency.svg"),
         *(part for record in found.latency for part in _latency(record)),
         *_accuracy(found.accuracy),
+        *_sides(found.sides),
+        *_picture(plotted, SIDES_PLOT),
         *(part for record in found.peers for part in _peers(record)),
         *(part for record in found.throughput for part in _throughput(record)),
         *(part for record in found.rewrites for part in _rewrites(record)),
@@ -86,6 +90,7 @@ def plots_of(found: Records) -> tuple[Plot, ...]:
             lambda file: plots.accuracy_against_latency(reference.read(), here, file),
         )
     ]
+    drawn += _sides_plots(found.sides)
     for record in found.scaling[:1]:
         along = {axis.axis: axis for axis in record.axes if axis.points}
         drawn += _scaling_plots(along)
@@ -118,6 +123,20 @@ def _scaling_plots(along: dict[str, ScalingAxis]) -> Iterator[Plot]:
             "Throughput against workers",
             "plots/throughput-workers.svg",
             lambda file: plots.throughput_against_workers(along["workers"], file),
+        )
+
+
+def _sides_plots(found: Sequence[Sides]) -> Iterator[Plot]:
+    """Yield one plot of all sets, of each the record with most pages."""
+    largest: dict[str, Sides] = {}
+    for record in found:
+        if record.data not in largest or record.images > largest[record.data].images:
+            largest[record.data] = record
+    if largest:
+        yield Plot(
+            "Accuracy against mean time per page at fixed long sides, in px; the star is `auto`",
+            SIDES_PLOT,
+            lambda file: plots.accuracy_of_sides(tuple(largest.values()), file),
         )
 
 
@@ -283,6 +302,47 @@ def _accuracy(found: Sequence[Accuracy]) -> Iterator[str]:
     )
 
 
+def _sides(found: Sequence[Sides]) -> Iterator[str]:
+    """Yield a table per record."""
+    if not found:
+        return
+    yield "## Accuracy against the working size"
+    yield (
+        "Pages shrunk to fixed long sides, and `auto`. A side above a picture's own leaves it as it is. "
+        "Times are medians and means over pages; the ratio is the median over pages of the time over that "
+        "of auto: below 1, the side is faster than auto. F1 and characters are of normalised texts."
+    )
+    for record in found:
+        yield (
+            f"{record.data}: {record.images:,} of {record.images_in_set:,} images, models "
+            f"{record.model_set}, {record.threads} threads, {_on(record.machine)}. Record: `{record.name}`."
+        )
+        yield _sides_table(record)
+
+
+def _sides_table(record: Sides) -> str:
+    times = ("median, ms", "mean, ms", "ratio")
+    return _table(
+        ["side", "found: precision", "recall", "Hmean", *times, "read: F1", "characters", *times],
+        [
+            [
+                one.label,
+                *(_number(value, 4) for value in one.detection),
+                *_times(one.detection_ms),
+                _number(one.end_to_end[2] if one.end_to_end else None, 4),
+                _number(one.character_accuracy, 4),
+                *_times(one.read_ms),
+            ]
+            for one in record.sizes
+        ],
+    )
+
+
+def _times(found: tuple[float, float, float] | None) -> tuple[str, str, str]:
+    median_ms, mean_ms, ratio = found or (None, None, None)
+    return _number(median_ms, 1), _number(mean_ms, 1), _number(ratio, 2)
+
+
 def _peers(record: Peers) -> Iterator[str]:
     yield f"## Peers on {record.data}"
     yield (
@@ -426,7 +486,7 @@ def _rewrites(record: Rewrites) -> Iterator[str]:
 def _left_out(found: Records) -> Iterator[str]:
     missing = [
         f"no record of the kind `{kind}`"
-        for kind in ("latency", "accuracy", "peers", "scaling", "soak")
+        for kind in ("latency", "accuracy", "sides", "peers", "scaling", "soak")
         if not getattr(found, kind)
     ]
     if found.left_out or missing:

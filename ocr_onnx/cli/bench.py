@@ -24,6 +24,20 @@ RecordName = Annotated[
 Results = Annotated[
     Path, typer.Option("--results", metavar="DIR", help="Folder of the records, NAME.json each.")
 ]
+LabelledSet = Annotated[
+    Path, typer.Option(metavar="PATH", help="Folder of a labelled set, or its label file.")
+]
+LimitImages = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Only the first N images. [default: all]")
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="DEVICE", help="cpu, cuda[:i], tensorrt[:i], openvino or auto. [default: cpu]"),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Threads of one network run; 0 for all it may use. [default: 0]"),
+]
 RESULTS = Path("benchmarks/results")
 
 
@@ -148,23 +162,15 @@ def rewrites(
 
 @bench_app.command()
 def accuracy(
-    data: Annotated[Path, typer.Option(metavar="PATH", help="Folder of a labelled set, or its label file.")],
+    data: LabelledSet,
     stages: Annotated[
         str,
         typer.Option(metavar="A,B,...", help="Find regions, read the true ones, do both to whole pages."),
     ] = "det,rec,e2e",
-    limit_images: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Only the first N images. [default: all]")
-    ] = None,
+    limit_images: LimitImages = None,
     model_set: ModelSet = None,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="DEVICE", help="cpu, cuda[:i], tensorrt[:i], openvino or auto. [default: cpu]"),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Threads of one network run; 0 for all it may use. [default: 0]"),
-    ] = None,
+    device: Device = None,
+    threads: Threads = None,
     model_dir: ModelFolder = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
@@ -193,6 +199,49 @@ def accuracy(
     found = accuracy.make_record(data, effective, stages=chosen, limit_images=limit_images)
     path = path_of(record or accuracy.default_name(found), results)
     _finish(found, accuracy.summary(found), path)
+
+
+@bench_app.command()
+def sides(
+    data: LabelledSet,
+    lengths: Annotated[
+        str,
+        typer.Option("--sides", metavar="A,B,...", help="Long sides in px that pages are shrunk to."),
+    ] = "640,960,1280,1600,1920,2560",
+    stages: Annotated[
+        str, typer.Option(metavar="A,B", help="det finds regions; e2e also reads whole pages.")
+    ] = "det,e2e",
+    limit_images: LimitImages = None,
+    model_set: ModelSet = None,
+    device: Device = None,
+    threads: Threads = None,
+    model_dir: ModelFolder = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    record: RecordName = None,
+    results: Results = RESULTS,
+) -> None:
+    """Measure accuracy and time of a labelled set at several working sizes, and at "auto".
+
+    Sets are those of `bench accuracy`, without line pictures. Nothing is downloaded.
+    """
+    from ocr_onnx.config import load
+    from ocr_onnx_bench import sides
+    from ocr_onnx_bench.record import path_of
+
+    if record is not None:
+        path_of(record, results)  # a bad name is told before minutes of work
+    sides_px, read = sides.parse_sides(lengths), sides.parse_stages(stages)
+    flags: dict[str, object] = {
+        "models.name": model_set,
+        "models.folder": model_dir,
+        "runtime.device": device,
+        "runtime.threads": threads,
+    }
+    effective = load(config, assignments or (), flags)
+    found = sides.make_record(data, effective, sides_px, read=read, limit_images=limit_images)
+    path = path_of(record or sides.default_name(found), results)
+    _finish(found, sides.summary(found), path)
 
 
 @bench_app.command()

@@ -32,6 +32,40 @@ def accuracy(width: str = "tight") -> dict[str, Any]:
     }
 
 
+def sides(images: int = 7, hmean: float = 0.55555) -> dict[str, Any]:
+    def size(limit_type: str, side_px: int, ms: float) -> dict[str, Any]:
+        times = {"median_ms": ms, "mean_ms": ms + 10.06, "paired_ratio": ms / 400}
+        ratios = {"precision": 0.56666, "recall": 0.57777, "hmean": hmean}
+        return {
+            "limit_type": limit_type,
+            "side_px": side_px,
+            "detection": ratios,
+            "detection_time": times,
+            "end_to_end_normalised": ratios,
+            "character_accuracy": 0.58888,
+            "read_time": times,
+        }
+
+    return {
+        "kind": "sides",
+        "data": {"name": "drawn", "images": images, "images_in_set": 7},
+        "threads": 2,
+        "sizes": [size("max", 640, 100.0), size("max", 960, 100.0), size("auto", 1600, 400.0)],
+        "model_set": "mobile",
+        "environment": ENVIRONMENT,
+    }
+
+
+def sides_without_reading() -> dict[str, Any]:
+    record = sides()
+    unread = {"end_to_end_normalised": None, "character_accuracy": None, "read_time": None}
+    return {
+        **record,
+        "data": {**record["data"], "name": "scenes"},
+        "sizes": [{**size, **unread} for size in record["sizes"]],
+    }
+
+
 def scaling() -> dict[str, Any]:
     def point(x: float, threads: int) -> dict[str, Any]:
         return {
@@ -166,6 +200,8 @@ ALL = {
     "peers-drawn": peers(),
     "rewrites-cpu": rewrites(),
     "scaling-cpu": scaling(),
+    "sides-drawn": sides(),
+    "sides-scenes": sides_without_reading(),
     "soak-mobile-cpu": soak(),
     "throughput-drawn": throughput(),
 }
@@ -189,6 +225,8 @@ def test_every_figure_appears(tmp_path: Path) -> None:
         "| mobile | page 640x480, 9 lines | synthesised | cpu | fp32 | 8 | 234 | 1,600.1 | 1,357.9 |",
         "| drawn | 7 of 7 | mobile | long side 960 | 0.5111 | 0.5222 | 0.5333 | – | `accuracy-drawn` |",
         "| drawn | 1,234 | mobile | tight | 0.6111 | 0.6111 | 0.6222 | `accuracy-drawn` |",
+        "| 640 | 0.5667 | 0.5778 | 0.5556 | 100.0 | 110.1 | 0.25 | 0.5556 | 0.5889 | 100.0 | 110.1 | 0.25 |",
+        "| auto | 0.5667 | 0.5778 | 0.5556 | 400.0 | 410.1 | 1.00 | – | – | – | – | – |",
         "| other | own | 456.8 | 567.9 | 679 | 321 | 0.4568 | 0.3457 | 0.78 |",
         "| ocr-onnx | own | 456.8 | 567.9 | 679 | 321 | – | – | – |",
         "| ours | 1x2 stream 2 | 7.65 | 234.6 | 346 | 1.62 | – | yes |",
@@ -198,6 +236,7 @@ def test_every_figure_appears(tmp_path: Path) -> None:
         "| 2 | 1 | 202.5 | 50.0 | 40.0 | 2.0 | 3.0 | 100 | 125 |",
     ):
         assert row in page
+    assert "drawn: 7 of 7 images, models mobile, 2 threads, Test CPU, 3 cores" in page
     assert "250 MiB after page 20, 275 MiB at the end (+10.0%)" in page
     assert "Test CPU, 3 cores, commit abcdef0" in page
     assert "## Left out" not in page
@@ -207,6 +246,7 @@ def test_plots_are_written_and_shown_and_named(tmp_path: Path) -> None:
     page, *plots = report.write(records.read_all(folder_of(tmp_path, ALL)), tmp_path / "out")
     assert {plot.stem for plot in plots} == {
         "accuracy-latency",
+        "accuracy-sides",
         "growth",
         "latency-size",
         "memory-pages",
@@ -222,6 +262,15 @@ def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:
     first, again = (report.write(records.read_all(results), tmp_path / name) for name in ("first", "again"))
     for one, other in zip(first, again, strict=True):
         assert one.read_bytes() == other.read_bytes()
+
+
+def test_the_plot_of_sides_takes_the_record_with_most_pages_of_each_set(tmp_path: Path) -> None:
+    few, whole = sides(images=3, hmean=0.9), sides()
+    both = folder_of(tmp_path, {"sides-a-few": few, "sides-b-whole": whole})
+    _, *plots = report.write(records.read_all(both), tmp_path / "both")
+    (both / "sides-a-few.json").unlink()
+    _, *alone = report.write(records.read_all(both), tmp_path / "alone")
+    assert [plot.read_bytes() for plot in plots] == [plot.read_bytes() for plot in alone]
 
 
 @pytest.mark.parametrize(
