@@ -231,43 +231,50 @@ def accuracy_of_sides(found: Sequence[Sides], file: Path) -> None:
                 if one.read_ms and one.end_to_end
             ]
             _draw_sides(axes, "F1, whole read", read, ORANGE)
+            axes.margins(x=0.08, y=0.15)
             axes.set_xscale("log")
-            axes.margins(x=0.1, y=0.15)
             lowest, highest = axes.get_xlim()
             _plain(axes.xaxis, [tick for tick in TICKS_MS if lowest <= tick <= highest])
             axes.set_title(record.data, fontsize=10, loc="left")
             axes.set_xlabel("mean time per page, ms")
-            axes.legend(frameon=False, loc="best", fontsize=9)
+            axes.plot([], [], "*", color="white", markersize=12, markeredgecolor="black", label="auto")
         panels[0].set_ylabel("Hmean, F1")
+        # below the panels, as none has an empty corner for sure
+        keys = {
+            name: key for axes in panels for key, name in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        panels[0].figure.legend(
+            list(keys.values()), list(keys), loc="outside lower center", ncols=3, frameon=False, fontsize=9
+        )
 
 
 def _draw_sides(axes: Axes, name: str, points: Sequence[tuple[str, float, float]], colour: str) -> None:
     """Draw (label, ms, accuracy) as a line of the fixed sides, and "auto" as a star."""
     fixed = _joined([point for point in points if point[0] != "auto"])
     if fixed:
-        labels, xs, ys = zip(*fixed, strict=True)
+        _, xs, ys = zip(*fixed, strict=True)
         axes.plot(xs, ys, "o-", color=colour, label=name)
-        for label, x, y in zip(labels, xs, ys, strict=True):
+        for number, (label, x, y) in enumerate(fixed):
             axes.annotate(
                 label,
                 (x, y),
-                xytext=(0, -9),
+                xytext=(0, 9 if number % 2 else -9),  # neighbours are often too near for one side
                 textcoords="offset points",
                 color=colour,
-                fontsize=8,
+                fontsize=7.5,
                 ha="center",
                 va="center",
             )
     for _, x, y in (point for point in points if point[0] == "auto"):
-        axes.plot(x, y, "*", color=colour, markersize=13, markeredgecolor="black")
-        _label(axes, "auto", x, y, colour, (10, 0))
+        axes.plot(x, y, "*", color=colour, markersize=12, markeredgecolor="black", zorder=3)
 
 
 def _joined(points: Sequence[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
-    """Give sides that no page exceeds, and so share their figures, one point: "1280–2560"."""
+    """Give the sides that no page exceeds, and so share their figures, one point: "≥1280"."""
     joined: list[tuple[str, float, float]] = []
     for label, x, y in points:
         if joined and joined[-1][1:] == (x, y):
-            label = f"{joined.pop()[0].partition('–')[0]}–{label}"
-        joined.append((label, x, y))
+            joined[-1] = (f"≥{joined[-1][0].removeprefix('≥')}", x, y)
+        else:
+            joined.append((label, x, y))
     return joined
