@@ -32,7 +32,7 @@ def accuracy(width: str = "tight") -> dict[str, Any]:
     }
 
 
-def sides(images: int = 7, hmean: float = 0.55555) -> dict[str, Any]:
+def sides(images: int = 7, hmean: float = 0.55556) -> dict[str, Any]:
     def size(limit_type: str, side_px: int, ms: float) -> dict[str, Any]:
         times = {"median_ms": ms, "mean_ms": ms + 10.06, "paired_ratio": ms / 400}
         ratios = {"precision": 0.56666, "recall": 0.57777, "hmean": hmean}
