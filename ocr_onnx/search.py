@@ -22,10 +22,7 @@ SMALL_TEXT_PX = 16
 GOOD_TEXT_PX = 24
 SMALL_SHARE = 0.25
 WORTHWHILE = 1.2  # at less than so many times the scale a second look shows the same
-# Enlarging adds no detail, but the detector needs the pixels: as far as it paid on ICDAR 2015, also
-# shrunk to a half and a third.
-MAX_ENLARGEMENT = 2.5
-ENLARGED_SIDE_PX = 1440
+MAX_ENLARGEMENT = 2.5  # adds no detail, but the detector needs the pixels; as far as it paid on ICDAR 2015
 TILE_OVERLAP_PX = 64  # a tile sees half of it beyond the line where its neighbour takes over
 
 
@@ -57,7 +54,7 @@ def find(page: ImageBgr, infer: Infer, options: DetOptions) -> Found:
     found = _find_in(detect.preprocess(page, options), page, infer, options)
     if options.limit_type != "auto":
         return found
-    scale = finer_scale(found, page.shape[1], page.shape[0])
+    scale = finer_scale(found, options.limit_side_px / max(page.shape[:2]))
     return found if scale is None else _find_in(detect.resized(page, scale, options), page, infer, options)
 
 
@@ -66,24 +63,24 @@ def _find_in(seen: DetInput, page: ImageBgr, infer: Infer, options: DetOptions) 
     return Found(detect.postprocess(prob_map, (page.shape[1], page.shape[0]), options), seen)
 
 
-def finer_scale(found: Found, width_px: int, height_px: int) -> float | None:
+def finer_scale(found: Found, limit_scale: float) -> float | None:
     """Return the scale at which a page should be searched once more; None where its text is high enough.
 
-    A small page without any text found may have text that is too small; a large one that was
-    searched at less than its size is empty more often than not, and a second look at it is dear.
+    A page is searched at its size at most, a small one at `limit_scale`, which makes it as large as
+    the side limit. A small page without any text found may have text that is too small; a large one
+    that was searched at less than its size is empty more often than not, and a second look is dear.
     """
-    seen = max(found.seen.scale_xy)
-    enlarged = min(MAX_ENLARGEMENT, ENLARGED_SIDE_PX / max(width_px, height_px))
     quads: F32Array = found.detections.quads_px * np.array(found.seen.scale_xy, dtype=np.float32)
+    seen = max(found.seen.scale_xy)
     if found.seen.bounded or (len(quads) == 0 and seen < 1):
         return None
-    small_px = 0.0
-    if len(quads):
-        sides = np.linalg.norm(quads - np.roll(quads, -1, axis=1), axis=2)
-        small_px = float(np.quantile(sides.min(axis=1), SMALL_SHARE))
+    sides = np.linalg.norm(quads - np.roll(quads, -1, axis=1), axis=2)
+    heights = np.sort(sides.min(axis=1))
+    small_px = max(1.0, float(heights[int(SMALL_SHARE * len(heights))])) if len(heights) else 1.0
     if small_px >= SMALL_TEXT_PX:
         return None
-    scale = min(seen * GOOD_TEXT_PX / max(small_px, 1.0), max(1.0, enlarged))
+    finest = max(1.0, min(MAX_ENLARGEMENT, limit_scale))
+    scale = min(seen * GOOD_TEXT_PX / small_px, finest)
     return scale if scale >= WORTHWHILE * seen else None
 
 

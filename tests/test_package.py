@@ -71,7 +71,7 @@ def test_reading_a_picture_loads_nothing_it_does_not_use() -> None:
     """Each of these takes its share of a cold start."""
     code = (
         "import sys; from ocr_onnx import Engine; Engine.load().read(sys.argv[1]);"
-        "print(*{'httpx', 'filelock', 'yaml', 'PIL.TiffImagePlugin', 'PIL.PdfImagePlugin'}"
+        "print(*{'httpx', 'filelock', 'yaml', 'numpy.ma', 'PIL.TiffImagePlugin', 'PIL.PdfImagePlugin'}"
         " & set(sys.modules))"
     )
     picture = Path(__file__).parent / "data" / "boarding-pass.png"

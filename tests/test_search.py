@@ -81,26 +81,26 @@ def test_the_first_scale(
     [
         ([12.0] * 4, 0.25, (8000, 6000), 0.5),  # 12 px become 24
         ([4.0] * 4, 0.25, (8000, 6000), 1.0),  # but a large page is not enlarged
-        ([8.0] * 4, 1.0, (640, 360), 2.25),  # a small one is, to a long side of 1440
+        ([8.0] * 4, 1.0, (800, 360), 2.0),  # a small one is, to the side limit of 1600
         ([8.0] * 4, 1.0, (100, 100), 2.5),  # and not beyond 2.5 times
         ([12.0] * 4, 1.0, (720, 500), 2.0),
         ([20.0] * 4, 0.25, (8000, 6000), None),  # high enough
         ([12.0, 40.0, 40.0, 40.0, 40.0], 0.25, (8000, 6000), None),  # so are most
         ([12.0] * 4, 1.0, (2000, 1000), None),  # there is no finer scale
-        ([12.0] * 4, 1.0, (1300, 1000), None),  # nor one that is worth it
-        ([], 1.0, (640, 360), 2.25),  # nothing seen on a small page
+        ([12.0] * 4, 1.0, (1400, 1000), None),  # nor one that is worth it
+        ([], 1.0, (800, 360), 2.0),  # nothing seen on a small page
         ([], 0.25, (8000, 6000), None),  # nothing seen on a large one
     ],
 )
 def test_the_finer_scale(
     heights: list[float], scale: float, size: tuple[int, int], wanted: float | None
 ) -> None:
-    found = search.finer_scale(found_with(heights, scale), *size)
+    found = search.finer_scale(found_with(heights, scale), 1600 / max(size))
     assert found == (None if wanted is None else pytest.approx(wanted))
 
 
 def test_where_max_pixels_bounds_there_is_no_finer_scale() -> None:
-    assert search.finer_scale(found_with([12.0], 0.25, bounded=True), 8000, 6000) is None
+    assert search.finer_scale(found_with([12.0], 0.25, bounded=True), 0.2) is None
 
 
 def test_small_text_on_a_large_page_is_searched_again() -> None:
