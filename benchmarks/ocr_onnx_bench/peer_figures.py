@@ -14,6 +14,7 @@ from ocr_onnx_bench.metrics import NORMALISED, Counts
 from ocr_onnx_bench.peer_models import ModelFiles
 from ocr_onnx_bench.peer_pages import PageSet
 from ocr_onnx_bench.peer_running import ReadLine, Running, Turn, options_of
+from ocr_onnx_bench.tables import aligned
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +188,7 @@ COLUMNS = (
 
 def summary(found: PeersRecord) -> str:
     """Return the figures as a table for a person, with what was left out below it."""
-    rows = [COLUMNS, *(_row(engine) for engine in found.engines)]
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    table = aligned([COLUMNS, *(_row(engine) for engine in found.engines)])
     head = (
         f"{found.data}: {found.pages} pages, {found.threads} threads, "
         f"medians of {found.repetitions} repetitions in turns; the last four columns are what "

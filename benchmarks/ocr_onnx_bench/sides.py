@@ -22,6 +22,7 @@ from ocr_onnx_bench import accuracy, environment, labels, metrics
 from ocr_onnx_bench.accuracy import Pages, Ratios, SetInfo
 from ocr_onnx_bench.labels import LabelledPage, LabelledSet
 from ocr_onnx_bench.metrics import NORMALISED, Counts
+from ocr_onnx_bench.tables import aligned
 
 MAX_LEFT_OUT_LINES = 20  # of the summary; the record has all
 RULE = (
@@ -293,9 +294,7 @@ COLUMNS = (
 
 def summary(found: SidesRecord) -> str:
     """Return the figures as a table for a person, with what was left out below it."""
-    rows = [COLUMNS, *(_row(one) for one in found.sizes)]
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    table = aligned([COLUMNS, *(_row(one) for one in found.sizes)])
     data = found.data
     head = (
         f"{data.name}: {data.images} of {data.images_in_set} images, {found.threads} threads; times are "

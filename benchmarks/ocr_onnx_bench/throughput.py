@@ -26,6 +26,7 @@ from ocr_onnx_bench.peer_models import ModelFiles
 from ocr_onnx_bench.peer_pages import read_pages
 from ocr_onnx_bench.peer_process import PeerError
 from ocr_onnx_bench.peer_running import Host, Models, Plan, Running, Say, options_of, order_of
+from ocr_onnx_bench.tables import aligned
 
 LEAST_PAGES = 20  # of a pass, unless told: the set is read several times over
 STREAM_WORKERS = 2
@@ -356,9 +357,7 @@ COLUMNS = (
 
 def summary(found: ThroughputRecord) -> str:
     """Return the figures as a table for a person, with what was left out below it."""
-    rows = [COLUMNS, *(_row(one) for one in found.layouts)]
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    table = aligned([COLUMNS, *(_row(one) for one in found.layouts)])
     head = (
         f"{found.data}: {found.pages_per_pass} pages a pass ({found.pages} different), {found.threads} "
         f"threads, medians of {found.repetitions} passes in turns; layouts are processes x threads; "
