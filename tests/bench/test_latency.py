@@ -127,9 +127,16 @@ def test_a_case_that_fails_on_the_way_leaves_the_others(
 def test_steps_read_what_the_engine_reads() -> None:
     engine = Engine.load("mobile", threads=2)
     page = drawn_page(640, 320, 4)
-    texts = read_in_stages(engine, cv2.imencode(".png", page)[1].tobytes(), {})
-    assert [text.text for text in texts] == [line.text for line in engine.read(page).lines]
-    assert len(texts) >= 4
+    small = cv2.resize(page, None, fx=0.35, fy=0.35, interpolation=cv2.INTER_AREA)
+    for picture, looks_twice in ((page, False), (small, True)):
+        stages: dict[str, list[float]] = {}
+        texts = read_in_stages(engine, cv2.imencode(".png", picture)[1].tobytes(), stages)
+        result = engine.read(picture)
+        assert result.provenance is not None
+        assert (max(result.provenance.det_scale_xy) > 1.2) == looks_twice
+        assert [text.text for text in texts] == [line.text for line in result.lines]
+        assert len(texts) >= 4
+        assert all(len(times) == 1 and times[0] >= 0 for times in stages.values())
 
 
 def test_percentiles_are_interpolated() -> None:
