@@ -56,12 +56,12 @@ def _required() -> Iterator[str]:
 
 
 def _wheels() -> Iterator[Check]:
-    from ocr_onnx import runtime
+    from ocr_onnx.runtime import wheels
 
-    for name, version in runtime.installed_wheels().items():
+    for name, version in wheels.installed_wheels().items():
         yield Check("runtime", name, "ok", version)
     try:
-        runtime.onnxruntime()
+        wheels.onnxruntime()
     except OcrError as error:
         yield _broken("runtime", error)
 

@@ -612,7 +612,7 @@ def test_doctor_finds_this_installation_healthy(run: Run, cache: Path) -> None:
 
 def test_doctor_names_two_onnxruntimes_and_the_repair(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     wheels = {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.0"}
-    monkeypatch.setattr(runtime, "installed_wheels", lambda: wheels)
+    monkeypatch.setattr(runtime.wheels, "installed_wheels", lambda: wheels)
     outcome = run("doctor")
     assert outcome.code == 1
     assert re.search(r"^ok +runtime +onnxruntime-gpu +1\.31\.0$", outcome.out, re.MULTILINE)

@@ -56,7 +56,7 @@ def test_a_page_reads_as_on_the_cpu() -> None:
 
 
 def test_the_processor_tells_what_it_computes_in() -> None:
-    assert "FP32" in (runtime.openvino_capabilities() or ())
+    assert "FP32" in (runtime.probe.openvino_capabilities() or ())
 
 
 def test_bf16_is_honoured_or_refused() -> None:

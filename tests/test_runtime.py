@@ -18,7 +18,8 @@ import pytest
 from ocr_onnx import runtime
 from ocr_onnx.errors import DependencyError, DeviceError, ModelContractError, OptionError
 from ocr_onnx.options import Precision, RuntimeOptions
-from ocr_onnx.runtime import Device, Session
+from ocr_onnx.runtime import Device, Session, opening, probe, wheels
+from ocr_onnx.runtime import session as session_module
 
 CPU = RuntimeOptions("cpu", threads=1)
 
@@ -77,8 +78,8 @@ def test_many_threads_share_a_session(tiny_rec: Path) -> None:
 def test_runs_of_all_sessions_take_turns(
     tiny_det: Path, monkeypatch: pytest.MonkeyPatch, threads: tuple[int, ...], at_once: int
 ) -> None:
-    monkeypatch.setattr(runtime, "usable_threads", lambda: 4)
-    monkeypatch.setattr(runtime, "_PROCESSES", {})
+    monkeypatch.setattr(session_module, "usable_threads", lambda: 4)
+    monkeypatch.setattr(session_module, "_PROCESSES", {})
     running, most = 0, 0
     lock = threading.Lock()
 
@@ -114,7 +115,7 @@ def test_a_session_with_other_threads_is_opened_once_and_answers_alike(
         opened.append(threads)
         return open_session(subject, model, device, threads, precision)
 
-    monkeypatch.setattr(runtime, "open_session", counted)
+    monkeypatch.setattr(opening, "open_session", counted)
     other = session.with_threads(1)
     assert opened == []
     with ThreadPoolExecutor(8) as pool:
@@ -203,7 +204,7 @@ def test_a_truncated_model_is_refused(tiny_rec: Path) -> None:
 def test_a_provider_that_was_not_built_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, device: str, extra: str
 ) -> None:
-    monkeypatch.setattr(runtime, "onnxruntime", lambda: _fake_ort(["CPUExecutionProvider"]))
+    monkeypatch.setattr(wheels, "onnxruntime", lambda: _fake_ort(["CPUExecutionProvider"]))
     with pytest.raises(DeviceError, match=rf"{device}.*has no .*install 'ocr-onnx\[{extra}\]'"):
         runtime.find_device(device)
 
@@ -238,7 +239,7 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_cause(
         return driver
 
     providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(runtime, "onnxruntime", lambda: _fake_ort(providers))
+    monkeypatch.setattr(wheels, "onnxruntime", lambda: _fake_ort(providers))
     monkeypatch.setattr(ctypes, "CDLL", load)
     with pytest.raises(DeviceError, match=problem):
         runtime.find_device(device)
@@ -246,7 +247,7 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_cause(
 
 def test_a_session_on_another_provider_is_refused(tiny_rec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime answers a wish for an absent provider with a CPU session and a warning."""
-    monkeypatch.setattr(runtime, "why_unusable", lambda _: None)
+    monkeypatch.setattr(probe, "why_unusable", lambda _: None)
     with pytest.warns(UserWarning, match="not in available"), pytest.raises(DeviceError, match="chose CPU"):
         Session(tiny_rec, RuntimeOptions("cuda"))
 
@@ -255,9 +256,9 @@ def test_auto_takes_the_first_that_works(monkeypatch: pytest.MonkeyPatch) -> Non
     def only(kinds: set[str]) -> object:
         return lambda device: None if device.kind in kinds else DeviceError("x", "y", "z")
 
-    monkeypatch.setattr(runtime, "why_unusable", only({"cpu"}))
+    monkeypatch.setattr(probe, "why_unusable", only({"cpu"}))
     assert runtime.find_device("auto") == Device("cpu")
-    monkeypatch.setattr(runtime, "why_unusable", only({"cpu", "openvino", "cuda"}))
+    monkeypatch.setattr(probe, "why_unusable", only({"cpu", "openvino", "cuda"}))
     assert runtime.find_device("auto") == Device("cuda")
 
 
@@ -292,7 +293,7 @@ def test_two_onnxruntimes_are_refused_with_the_repair(monkeypatch: pytest.Monkey
 
 
 def test_a_probe_that_fails_is_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "PROBE_MODEL", b"broken")
+    monkeypatch.setattr(probe, "PROBE_MODEL", b"broken")
     with pytest.raises(DeviceError, match="cpu: can't be opened"):
         runtime.find_device("cpu")
 
@@ -328,7 +329,7 @@ def test_bf16_is_refused_on_another_device(tiny_rec: Path) -> None:
 def test_bf16_needs_a_processor_that_has_it(
     monkeypatch: pytest.MonkeyPatch, capabilities: tuple[str, ...] | None, problem: str | None
 ) -> None:
-    monkeypatch.setattr(runtime, "openvino_capabilities", lambda: capabilities)
+    monkeypatch.setattr(probe, "openvino_capabilities", lambda: capabilities)
     cause = runtime.why_no_bf16(Device("openvino"))
     assert (cause and cause.problem) == problem
 
@@ -336,8 +337,8 @@ def test_bf16_needs_a_processor_that_has_it(
 def test_bf16_that_openvino_lacks_is_refused_before_the_model_is_opened(
     tiny_rec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "why_unusable", lambda _: None)
-    monkeypatch.setattr(runtime, "openvino_capabilities", lambda: ("FP32",))
+    monkeypatch.setattr(probe, "why_unusable", lambda _: None)
+    monkeypatch.setattr(probe, "openvino_capabilities", lambda: ("FP32",))
     with pytest.raises(DeviceError, match=r"has no bf16 on this processor.*use --precision fp32"):
         Session(tiny_rec, RuntimeOptions("openvino", precision="bf16"))
 
@@ -345,7 +346,7 @@ def test_bf16_that_openvino_lacks_is_refused_before_the_model_is_opened(
 def test_an_onnxruntime_without_openvino_can_not_be_asked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(runtime, "onnxruntime", lambda: SimpleNamespace(__file__=str(tmp_path / "x.py")))
-    runtime.openvino_capabilities.cache_clear()
-    assert runtime.openvino_capabilities() is None
-    runtime.openvino_capabilities.cache_clear()
+    monkeypatch.setattr(wheels, "onnxruntime", lambda: SimpleNamespace(__file__=str(tmp_path / "x.py")))
+    probe.openvino_capabilities.cache_clear()
+    assert probe.openvino_capabilities() is None
+    probe.openvino_capabilities.cache_clear()

@@ -1,0 +1,28 @@
+"""THE package that imports ONNX Runtime: a device and a model file in, a session that ran on it out."""
+
+from ocr_onnx.runtime.device import PROVIDERS, Device, DeviceKind, parse_device
+from ocr_onnx.runtime.opening import open_session
+from ocr_onnx.runtime.probe import DeviceReport, device_reports, find_device, why_no_bf16, why_unusable
+from ocr_onnx.runtime.providers import provider_options
+from ocr_onnx.runtime.session import Array, Session, TensorInfo, node_placement
+from ocr_onnx.runtime.wheels import installed_wheels, onnxruntime
+
+__all__ = [
+    "PROVIDERS",
+    "Array",
+    "Device",
+    "DeviceKind",
+    "DeviceReport",
+    "Session",
+    "TensorInfo",
+    "device_reports",
+    "find_device",
+    "installed_wheels",
+    "node_placement",
+    "onnxruntime",
+    "open_session",
+    "parse_device",
+    "provider_options",
+    "why_no_bf16",
+    "why_unusable",
+]

@@ -1,0 +1,168 @@
+"""A device and a model file in, a callable that runs the model on that device out."""
+
+import ctypes
+import json
+import os
+import sys
+import tempfile
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, cast
+
+from numpy.typing import NDArray
+
+from ocr_onnx.errors import ModelContractError
+from ocr_onnx.options import RuntimeOptions
+from ocr_onnx.runtime import opening, probe, wheels
+from ocr_onnx.runtime.device import ON_PROCESSOR, PROVIDERS
+from ocr_onnx.threads import Turns, usable_threads
+
+Array: TypeAlias = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """An input or output of a model. `shape` has None where a size is free."""
+
+    name: str
+    dtype: str  # ONNX Runtime's name for it: "tensor(float)"
+    shape: tuple[int | None, ...]
+
+
+class _Opened(NamedTuple):
+    """ONNX Runtime's session of one process, and what its runs have to share."""
+
+    session: Any
+    turns: Turns
+    threads: int  # that a run takes of the turns
+
+
+class Session:
+    """A model opened on the device that was asked for: a callable from named arrays to arrays.
+
+    May be called from many threads at once. Runs on the processor, of all sessions of the process,
+    take turns where together they ask for more threads than there are: at once they would be no
+    faster and need more memory. Survives a fork (the child opens the model anew, as ONNX Runtime's
+    thread pool stays behind) and pickling (the copy does the same).
+
+    Raises DeviceError where the device can't be used, ModelContractError where the file is not an
+    ONNX model. There is no quiet change to another device.
+    """
+
+    def __init__(self, path: Path, options: RuntimeOptions) -> None:
+        self.path = path
+        self._options = options
+        self.device = probe.honoured(options)
+        self.provider = PROVIDERS[self.device.kind]
+        # By process: a parent's session is of no use in its child, and destroying it there hangs.
+        self._opened: dict[int, _Opened] = {}
+        self._by_threads = {options.threads or usable_threads(): self}
+        _LIVE.add(self)
+        session = self._open().session
+        self.inputs = tuple(map(_tensor_info, session.get_inputs()))
+        self.outputs = tuple(map(_tensor_info, session.get_outputs()))
+        self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
+
+    def __call__(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
+        """Run the model once; return the named outputs, or all in the order of `self.outputs`.
+
+        Raises ModelContractError where the model refuses its input or fails on it.
+        """
+        opened = self._opened.get(os.getpid()) or self._open()
+        try:
+            with opened.turns.taken(opened.threads):
+                return cast("list[Array]", opened.session.run(outputs, feeds))
+        except wheels.ort_errors() as error:
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+            raise ModelContractError(
+                str(self.path),
+                f"failed on {shapes}: {wheels.first_line(error)}",
+                "give a model that takes any size; if memory ran out, lower det.limit_side_px",
+            ) from error
+
+    def with_threads(self, threads: int) -> "Session":
+        """Return the same model with another number of threads a run, opened when it is first run."""
+        if threads not in self._by_threads:
+            other = object.__new__(Session)
+            vars(other).update(vars(self))
+            other._options = replace(self._options, threads=threads)
+            other._opened = {}
+            _LIVE.add(other)
+            self._by_threads.setdefault(threads, other)
+        return self._by_threads[threads]
+
+    def __reduce__(self) -> tuple[type["Session"], tuple[Path, RuntimeOptions]]:
+        return type(self), (self.path, self._options)
+
+    def _open(self) -> _Opened:
+        """Open the model in this process, unless another thread just did."""
+        threads = self._options.threads or usable_threads()
+        shared = _PROCESSES.setdefault(os.getpid(), _Process(Turns(usable_threads()), threading.Lock()))
+        with shared.opening:
+            if os.getpid() not in self._opened:
+                session = opening.open_session(
+                    str(self.path), str(self.path), self.device, threads, self._options.precision
+                )
+                # a GPU runs the operations of a network one after the other anyway
+                turns = shared.turns if self.device.kind in ON_PROCESSOR else Turns(1)
+                self._opened[os.getpid()] = _Opened(session, turns, threads)
+        return self._opened[os.getpid()]
+
+
+class _Process(NamedTuple):
+    """What the sessions of one process share."""
+
+    turns: Turns  # on the processor
+    opening: threading.Lock
+
+
+_LIVE: weakref.WeakSet[Session] = weakref.WeakSet()
+_PROCESSES: dict[int, _Process] = {}  # a forked child must not inherit turns that were taken
+
+
+def _let_child_end() -> None:
+    """Make a forked child able to exit: ONNX Runtime's destructors wait for threads that it does not have.
+
+    The parent's sessions are never destroyed there, and the C library's exit handlers, among them
+    ONNX Runtime's own (1.32 hangs in them after a mere import), are cut short. Python's own shutdown
+    is over by then. Only glibc has `on_exit`; elsewhere children should leave by `os._exit`.
+    """
+    if "onnxruntime" not in sys.modules:
+        return
+    for session in _LIVE:
+        for inherited in session._opened.values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited.session))
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):
+        libc.on_exit(libc._exit, None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_child_end)
+
+
+def node_placement(path: Path, options: RuntimeOptions, feeds: Mapping[str, Array]) -> dict[str, int]:
+    """Run a model once and return how many of its operations each execution provider ran.
+
+    What a session lists as its providers is a wish; ONNX Runtime's trace tells where operations went.
+    Raises what `Session` does.
+    """
+    device = probe.honoured(options)
+    with tempfile.TemporaryDirectory() as folder:
+        threads = options.threads or usable_threads()
+        session = opening.open_session(
+            str(path), str(path), device, threads, options.precision, profile=f"{folder}/trace"
+        )
+        session.run(None, dict(feeds))
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    ran = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
+    return dict(Counter(event["args"]["provider"] for event in ran))
+
+
+def _tensor_info(info: Any) -> TensorInfo:
+    shape: Sequence[object] = info.shape
+    return TensorInfo(info.name, info.type, tuple(size if isinstance(size, int) else None for size in shape))
