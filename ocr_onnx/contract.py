@@ -1,4 +1,4 @@
-"""Session -> the callable of its stage, after checking that the model belongs to that stage.
+"""Opened model -> the callable of its stage, after checking that the model belongs to that stage.
 
 Two kinds of PP-OCR files run. A stock file takes normalised floats (N, 3, h, w); the arithmetic is
 done here. A rewritten file takes the picture itself, `image` uint8 (N, h, w, 3), for lines with
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ocr_onnx import classify, detect, recognize
 from ocr_onnx.data import F32Array
 from ocr_onnx.errors import ModelContractError
-from ocr_onnx.runtime import Array, Session, TensorInfo
+from ocr_onnx.runtime import Array, Model, TensorInfo
 
 Images: TypeAlias = NDArray[np.uint8]
 Widths: TypeAlias = NDArray[np.int32]
@@ -27,7 +27,7 @@ STEPS = ("index", "prob")
 PROBABILITIES = "probs"
 
 
-def det_infer(session: Session, model: str) -> detect.Infer:
+def det_infer(session: Model, model: str) -> detect.Infer:
     """Return the det stage's callable; ModelContractError where `session` holds another stage's model."""
     _check_stage(session, model, "det")
     _check_shape(session.outputs[0], model, "det", (None, 1, None, None))
@@ -38,14 +38,14 @@ def det_infer(session: Session, model: str) -> detect.Infer:
     return partial(_det_of_floats, session, model, session.inputs[0].name)
 
 
-def cls_infer(session: Session, model: str) -> classify.Infer:
+def cls_infer(session: Model, model: str) -> classify.Infer:
     """Return the cls stage's callable; ModelContractError where `session` holds another stage's model."""
     _check_stage(session, model, "cls")
     _check_shape(session.outputs[0], model, "cls", (None, 2))
     return partial(_cls, session, model, _line_feeds(session, model, "cls", 192))
 
 
-def rec_infer(session: Session, model: str, classes: int) -> recognize.Infer:
+def rec_infer(session: Model, model: str, classes: int) -> recognize.Infer:
     """Return the rec stage's callable.
 
     ModelContractError where `session` holds another stage's model, or one whose output does not
@@ -63,7 +63,7 @@ def rec_infer(session: Session, model: str, classes: int) -> recognize.Infer:
     return partial(read, session, model, _line_feeds(session, model, "rec", None))
 
 
-def check_rec(session: Session, model: str) -> int | None:
+def check_rec(session: Model, model: str) -> int | None:
     """Return how many classes a rec model puts out; None where its file does not say.
 
     ModelContractError where `session` holds another stage's model.
@@ -75,11 +75,11 @@ def check_rec(session: Session, model: str) -> int | None:
     return output.shape[2]
 
 
-def _det_of_images(session: Session, model: str, images: Images) -> F32Array:
+def _det_of_images(session: Model, model: str, images: Images) -> F32Array:
     return _map_of(images, session({IMAGE: images})[0], model)
 
 
-def _det_of_floats(session: Session, model: str, name: str, images: Images) -> F32Array:
+def _det_of_floats(session: Model, model: str, name: str, images: Images) -> F32Array:
     return _map_of(images, session({name: detect.normalise(images)})[0], model)
 
 
@@ -93,14 +93,14 @@ def _map_of(images: Images, output: F32Array, model: str) -> F32Array:
     return output[:, 0]
 
 
-def _cls(session: Session, model: str, feeds: LineFeeds, images: Images, content_px: Widths) -> F32Array:
+def _cls(session: Model, model: str, feeds: LineFeeds, images: Images, content_px: Widths) -> F32Array:
     probs: F32Array = session(feeds(images, content_px))[0]
     _check_finite(probs, model)
     return probs
 
 
 def _rec_of_steps(
-    session: Session, model: str, feeds: LineFeeds, images: Images, content_px: Widths
+    session: Model, model: str, feeds: LineFeeds, images: Images, content_px: Widths
 ) -> recognize.CtcSteps:
     labels, probs = session(feeds(images, content_px), STEPS)
     _check_finite(probs, model)
@@ -108,14 +108,14 @@ def _rec_of_steps(
 
 
 def _rec_of_probabilities(
-    session: Session, model: str, feeds: LineFeeds, images: Images, content_px: Widths
+    session: Model, model: str, feeds: LineFeeds, images: Images, content_px: Widths
 ) -> recognize.CtcSteps:
     steps = recognize.reduce_probabilities(session(feeds(images, content_px))[0])
     _check_finite(steps.probs, model)
     return steps
 
 
-def _line_feeds(session: Session, model: str, stage: str, width_px: int | None) -> LineFeeds:
+def _line_feeds(session: Model, model: str, stage: str, width_px: int | None) -> LineFeeds:
     if _takes_images(session, model, stage, (IMAGE, VALID_WIDTH)):
         _check_free(session.inputs[0], model, (None, 48, width_px, 3))
         return _image_feeds
@@ -131,7 +131,7 @@ def _float_feeds(name: str, images: Images, content_px: Widths) -> dict[str, Arr
     return {name: recognize.normalise(images, content_px)}
 
 
-def _takes_images(session: Session, model: str, stage: str, names: tuple[str, ...]) -> bool:
+def _takes_images(session: Model, model: str, stage: str, names: tuple[str, ...]) -> bool:
     """Tell rewritten inputs, called `names`, from the one float input of a stock file; refuse any other."""
     if session.inputs[0].dtype == "tensor(uint8)" and {one.name for one in session.inputs} == set(names):
         return True
@@ -141,7 +141,7 @@ def _takes_images(session: Session, model: str, stage: str, names: tuple[str, ..
     raise ModelContractError(model, f"takes {inputs} instead of one batch of images", _remedy(stage))
 
 
-def _check_stage(session: Session, model: str, stage: str) -> None:
+def _check_stage(session: Model, model: str, stage: str) -> None:
     """Compare a model's own word, where it has one, with what it is wanted for."""
     own = session.metadata.get("stage", stage)
     if own != stage:

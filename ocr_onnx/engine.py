@@ -16,7 +16,7 @@ from ocr_onnx.errors import InputError, ModelContractError, OcrError, OptionErro
 from ocr_onnx.inputs import Readable
 from ocr_onnx.options import ModelOptions, Options, Precision, RuntimeOptions
 from ocr_onnx.recognize import RecognizedLine
-from ocr_onnx.runtime import Session
+from ocr_onnx.runtime import Model, open_model
 from ocr_onnx.threads import usable_threads
 
 PAGES_AHEAD = 2  # decoded and waiting, or read and not yet asked for, beside one per worker
@@ -25,7 +25,7 @@ MAX_LANES = 8  # every lane holds a run's memory, and a page has few runs to sha
 COARSE_SCALE = 0.25  # below it, text of ordinary size is too small for the detector
 
 Item = TypeVar("Item")
-Sessions: TypeAlias = tuple[Session, Session, Session | None]
+Models: TypeAlias = tuple[Model, Model, Model | None]
 """Those of det, rec and cls."""
 
 
@@ -84,15 +84,16 @@ class Engine:
         if wanted.cls and not options.cls.enabled:
             raise OptionError("models.cls", "was given, but cls.enabled is off", "set both, or neither")
         files = model_store.resolve(wanted, progress)
-        det, rec = Session(files.det.path, runtime), Session(files.rec.path, runtime)
+        det = open_model(files.det.path, "det", runtime)
+        rec = open_model(files.rec.path, "rec", runtime)
         contract.check_rec(rec, str(rec.path))
         charset = _charset(files, rec)
         used = [("det", files.det), ("rec", files.rec)]
-        cls_session = None
+        cls_model = None
         if options.cls.enabled:
-            cls_session = Session(files.cls.path, runtime)
+            cls_model = open_model(files.cls.path, "cls", runtime)
             used.append(("cls", files.cls))
-        networks = _networks((det, rec, cls_session), len(charset))
+        networks = _networks((det, rec, cls_model), len(charset))
         threads = runtime.threads or usable_threads()
         on_cpu = det.device.kind == "cpu"
         return cls(
@@ -102,7 +103,7 @@ class Engine:
             cls=networks.cls,
             rec_lanes=_rec_lanes(rec, threads, len(charset)) if on_cpu else None,
             pages_at_once=min(threads, MAX_PAGES_AT_ONCE) if on_cpu else 2,
-            share=partial(_share, (det, rec, cls_session), len(charset), threads) if on_cpu else None,
+            share=partial(_share, (det, rec, cls_model), len(charset), threads) if on_cpu else None,
             options=options,
             provenance=Provenance(
                 models=tuple((stage, f"{file.spec.name}@{file.sha256}") for stage, file in used),
@@ -250,8 +251,8 @@ class Engine:
         return classify.angles(images, self.cls, options.cls)
 
 
-def _networks(sessions: Sessions, classes: int) -> Networks:
-    det, rec, cls = sessions
+def _networks(models: Models, classes: int) -> Networks:
+    det, rec, cls = models
     return Networks(
         contract.det_infer(det, str(det.path)),
         contract.rec_infer(rec, str(rec.path), classes),
@@ -259,26 +260,26 @@ def _networks(sessions: Sessions, classes: int) -> Networks:
     )
 
 
-def _share(sessions: Sessions, classes: int, threads: int, pages: int) -> Networks:
+def _share(models: Models, classes: int, threads: int, pages: int) -> Networks:
     """Return the networks for so many pages at a time, which share `threads`."""
     each = max(1, threads // pages)
-    det, rec, cls = sessions
+    det, rec, cls = models
     return _networks(
         (det.with_threads(each), rec.with_threads(each), None if cls is None else cls.with_threads(each)),
         classes,
     )
 
 
-def _rec_lanes(rec: Session, threads: int, classes: int) -> recognize.Lanes | None:
+def _rec_lanes(rec: Model, threads: int, classes: int) -> recognize.Lanes | None:
     """Return rec for runs side by side; None where one run takes all there is."""
     count = min(threads, MAX_LANES)
     if count == 1:
         return None
-    session = rec.with_threads(threads // count)
-    return recognize.Lanes(contract.rec_infer(session, str(rec.path), classes), count)
+    lane = rec.with_threads(threads // count)
+    return recognize.Lanes(contract.rec_infer(lane, str(rec.path), classes), count)
 
 
-def _charset(files: model_store.ModelFiles, rec: Session) -> tuple[str, ...]:
+def _charset(files: model_store.ModelFiles, rec: Model) -> tuple[str, ...]:
     if files.dictionary is None:
         return recognize.charset_from(rec.metadata, str(files.rec.path))
     try:

@@ -25,7 +25,7 @@ from ocr_onnx.golden_file import REMEDY, Answer, Golden, path_beside, read
 from ocr_onnx.manifest import Stage
 from ocr_onnx.options import ClsOptions, DetOptions, RecOptions, RuntimeOptions
 from ocr_onnx.recognize import CtcSteps
-from ocr_onnx.runtime import Session
+from ocr_onnx.runtime import Model, open_model
 
 Step: TypeAlias = Literal["resize", "normalise", "network", "decode"]
 
@@ -89,10 +89,10 @@ def check_file(model: str, stage: Stage, path: Path, device: str = "cpu") -> tup
     golden = read(beside)
     if golden.stage != stage:
         raise ModelError(str(beside), f"belongs to a {golden.stage} model, not a {stage} model", REMEDY)
-    return tuple(check(model, Session(path, RuntimeOptions(device=device)), golden))
+    return tuple(check(model, open_model(path, golden.stage, RuntimeOptions(device=device)), golden))
 
 
-def check(model: str, session: Session, golden: Golden) -> Iterator[StageCheck]:
+def check(model: str, session: Model, golden: Golden) -> Iterator[StageCheck]:
     """Compare every step, in the order of the pipeline; `model` names it in results and errors."""
 
     def found(step: Step, deviation: Deviation, tolerance: float) -> StageCheck:
@@ -153,7 +153,7 @@ def normalise(stage: Stage, image: NDArray[np.uint8], content_px: int) -> F32Arr
 
 
 def run_network(
-    model: str, session: Session, stage: Stage, image: NDArray[np.uint8], content_px: int, classes: int
+    model: str, session: Model, stage: Stage, image: NDArray[np.uint8], content_px: int, classes: int
 ) -> Answer:
     """Run a model on one picture, by the contract its file has; `classes` are rec's."""
     images, widths = image[np.newaxis], np.array([content_px], np.int32)

@@ -1,6 +1,7 @@
 """THE package that imports ONNX Runtime: a device and a model file in, a session that ran on it out."""
 
 from ocr_onnx.runtime.device import PROVIDERS, Device, DeviceKind, parse_device
+from ocr_onnx.runtime.model import Model, open_model
 from ocr_onnx.runtime.opening import open_session
 from ocr_onnx.runtime.probe import DeviceReport, device_reports, find_device, why_no_bf16, why_unusable
 from ocr_onnx.runtime.providers import provider_options
@@ -13,6 +14,7 @@ __all__ = [
     "Device",
     "DeviceKind",
     "DeviceReport",
+    "Model",
     "Session",
     "TensorInfo",
     "device_reports",
@@ -20,6 +22,7 @@ __all__ = [
     "installed_wheels",
     "node_placement",
     "onnxruntime",
+    "open_model",
     "open_session",
     "parse_device",
     "provider_options",
