@@ -10,7 +10,7 @@ import numpy as np
 
 from ocr_onnx_bench import environment, metrics, peer_install
 from ocr_onnx_bench.labels import LabelledPage
-from ocr_onnx_bench.metrics import NORMALISED, Counts
+from ocr_onnx_bench.metrics import NORMALISED, Counts, Matching
 from ocr_onnx_bench.peer_models import ModelFiles
 from ocr_onnx_bench.peer_pages import PageSet
 from ocr_onnx_bench.peer_running import ReadLine, Running, Turn, options_of
@@ -47,6 +47,21 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class SameRegions:
+    """How the baseline and an engine read the regions that both matched, normalised texts.
+
+    `character_accuracy` and `line_accuracy` are the engine's. An engine that matches less drops the
+    hard regions, so only on the same ones do such figures compare.
+    """
+
+    regions: int
+    character_accuracy: float
+    line_accuracy: float
+    baseline_character_accuracy: float
+    baseline_line_accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
 class EngineFigures:
     """One engine: `page_ms` and `page_cpu_ms` are means over the pages, one per repetition.
 
@@ -73,6 +88,7 @@ class EngineFigures:
     accuracy: Accuracy | None
     outside_share: float | None = None
     baseline_share: Share | None = None
+    same_regions: SameRegions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +148,7 @@ def accuracy_of(pages: Sequence[LabelledPage], lines: Sequence[Sequence[ReadLine
     true_texts: list[str] = []
     read_texts: list[str] = []
     for page, read in zip(pages, lines, strict=True):
-        outlines = [np.array(line.quad_px, dtype=np.float32) for line in read]
-        matching = metrics.match(
-            [region.outline for region in page.regions],
-            [region.ignored for region in page.regions],
-            outlines,
-        )
+        matching = _match(page, read)
         truths, texts = [region.text for region in page.regions], [line.text for line in read]
         regions += matching.counts
         with_text += metrics.score_end_to_end(matching, truths, texts, NORMALISED)
@@ -155,6 +166,44 @@ def accuracy_of(pages: Sequence[LabelledPage], lines: Sequence[Sequence[ReadLine
     )
 
 
+def _match(page: LabelledPage, read: Sequence[ReadLine]) -> Matching:
+    return metrics.match(
+        [region.outline for region in page.regions],
+        [region.ignored for region in page.regions],
+        [np.array(line.quad_px, dtype=np.float32) for line in read],
+    )
+
+
+def same_regions(
+    pages: Sequence[LabelledPage],
+    ours: Sequence[Sequence[ReadLine]],
+    theirs: Sequence[Sequence[ReadLine]],
+) -> SameRegions | None:
+    """Compare the texts of the regions that the baseline ("ours") and another engine both matched.
+
+    None where there is no such region.
+    """
+    triples: list[tuple[str, str, str]] = []
+    for page, mine, other in zip(pages, ours, theirs, strict=True):
+        found, also = dict(_match(page, mine).pairs), dict(_match(page, other).pairs)
+        triples += [
+            (page.regions[row].text, mine[found[row]].text, other[also[row]].text)
+            for row in sorted(found.keys() & also.keys())
+        ]
+    if not triples:
+        return None
+    truths, texts, other_texts = zip(*triples, strict=True)
+    baseline = metrics.score_texts(truths, texts, NORMALISED)
+    engine = metrics.score_texts(truths, other_texts, NORMALISED)
+    return SameRegions(
+        regions=len(truths),
+        character_accuracy=engine.character_accuracy,
+        line_accuracy=engine.line_accuracy,
+        baseline_character_accuracy=baseline.character_accuracy,
+        baseline_line_accuracy=baseline.line_accuracy,
+    )
+
+
 def share_of(baseline: EngineFigures, other: EngineFigures) -> Share:
     """Return what `baseline` needs of what `other` needs. Both have as many repetitions."""
     rounds = [ours / theirs for ours, theirs in zip(baseline.page_ms, other.page_ms, strict=True)]
@@ -167,12 +216,27 @@ def share_of(baseline: EngineFigures, other: EngineFigures) -> Share:
     )
 
 
-def with_shares(figures: Sequence[EngineFigures], baseline: str) -> tuple[EngineFigures, ...]:
-    """Set every engine beside the one called `baseline`, if that is among them."""
+def compared(
+    figures: Sequence[EngineFigures], running: Sequence[Running], pages: PageSet, baseline: str
+) -> tuple[EngineFigures, ...]:
+    """Set every engine beside the one called `baseline`, if that is among them.
+
+    `running` holds the turns of at least the engines that have `figures`.
+    """
     against = next((engine for engine in figures if engine.name == baseline), None)
     if against is None:
         return tuple(figures)
-    return tuple(replace(engine, baseline_share=share_of(against, engine)) for engine in figures)
+    lines = {engine.peer.name: engine.turns[-1].lines for engine in running}
+    return tuple(
+        replace(
+            engine,
+            baseline_share=share_of(against, engine),
+            same_regions=same_regions(pages.pages, lines[baseline], lines[engine.name])
+            if pages.labelled
+            else None,
+        )
+        for engine in figures
+    )
 
 
 def default_name(found: PeersRecord) -> str:
@@ -202,6 +266,13 @@ def summary(found: PeersRecord) -> str:
         f"outside the networks: {engine.name} {engine.outside_share:.1%} of a page's time"
         for engine in found.engines
         if engine.outside_share is not None
+    ]
+    notes += [
+        f"{one.regions} regions that {engine.name} and {found.baseline} both matched: characters "
+        f"{one.character_accuracy:.4f} and {one.baseline_character_accuracy:.4f}, whole lines "
+        f"{one.line_accuracy:.4f} and {one.baseline_line_accuracy:.4f}"
+        for engine in found.engines
+        if (one := engine.same_regions) is not None and engine.name != found.baseline
     ]
     return "\n".join([head, *table, *notes, *(f"left out: {reason}" for reason in found.left_out)])
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from ocr_onnx.errors import InputError
 from ocr_onnx_bench import environment, peer_running
 from ocr_onnx_bench.labels import LabelledPage
-from ocr_onnx_bench.peer_figures import EngineFigures, PeersRecord, figures_of, with_shares
+from ocr_onnx_bench.peer_figures import EngineFigures, PeersRecord, compared, figures_of
 from ocr_onnx_bench.peer_pages import PageSet, read_pages
 from ocr_onnx_bench.peer_process import PeerError
 from ocr_onnx_bench.peer_running import (
@@ -50,7 +50,7 @@ def make_record(data: Path, plan: Plan, say: Say) -> PeersRecord:
         models = find_models(wanted, plan, host, pages.pages[0].image, left_out)
         with started(wanted, models, host, pages.pages[0], left_out, say) as running:
             through = compare(running, pages.pages, plan.repetitions, left_out, say)
-            figures = _figures(through, pages, left_out)
+            figures = compared(_figures(through, pages, left_out), through, pages, plan.baseline)
     if not figures:
         raise InputError("peers", f"no engine could be run ({left_out[-1]})", "see what each of them needs")
     if all(engine.name != plan.baseline for engine in figures):
@@ -66,7 +66,7 @@ def make_record(data: Path, plan: Plan, say: Say) -> PeersRecord:
         threads=host.threads,
         baseline=plan.baseline,
         models=models.files,
-        engines=with_shares(figures, plan.baseline),
+        engines=figures,
         left_out=tuple(left_out),
         environment=environment.describe(),
     )

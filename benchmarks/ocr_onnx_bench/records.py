@@ -136,7 +136,11 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One engine of a peers record. Shares are the baseline's needs over this engine's."""
+    """One engine of a peers record. Shares are the baseline's needs over this engine's.
+
+    `same_regions` is how many regions it and the baseline both matched, and the character accuracy
+    there, the engine's and the baseline's.
+    """
 
     name: str
     weights: str
@@ -147,6 +151,7 @@ class Peer:
     hmean: float | None
     end_to_end_f1: float | None
     time_share: float | None
+    same_regions: tuple[int, float, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +439,7 @@ def _peers(name: str, record: Json) -> Peers:
 
 def _peer(engine: Json) -> Peer:
     accuracy, share = engine["accuracy"] or {}, engine["baseline_share"] or {}
+    same = engine.get("same_regions")
     return Peer(
         name=engine["name"],
         weights=str(engine["weights"]),
@@ -444,6 +450,12 @@ def _peer(engine: Json) -> Peer:
         hmean=accuracy.get("hmean"),
         end_to_end_f1=accuracy.get("end_to_end_f1"),
         time_share=share.get("time"),
+        same_regions=same
+        and (
+            int(same["regions"]),
+            float(same["character_accuracy"]),
+            float(same["baseline_character_accuracy"]),
+        ),
     )
 
 

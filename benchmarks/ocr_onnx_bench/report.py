@@ -15,6 +15,7 @@ from ocr_onnx_bench.records import (
     Latency,
     LatencyCase,
     Machine,
+    Peer,
     Peers,
     Records,
     Rewrites,
@@ -349,6 +350,10 @@ def _peers(record: Peers) -> Iterator[str]:
         f"{record.pages} pages, {record.threads} threads, {_on(record.machine)}. Record: `{record.name}`. "
         f"The ratio is the time of {record.baseline} over the engine's: below 1, {record.baseline} is faster."
     )
+    yield (
+        f"Same regions: how many the engine and {record.baseline} both matched, and the character accuracy "
+        f"there, the engine's / that of {record.baseline}."
+    )
     yield _table(
         [
             "engine",
@@ -359,6 +364,7 @@ def _peers(record: Peers) -> Iterator[str]:
             "lines",
             "Hmean",
             "end to end F1",
+            "same regions: characters",
             "ratio",
         ],
         [
@@ -371,11 +377,19 @@ def _peers(record: Peers) -> Iterator[str]:
                 f"{one.lines:,}",
                 _number(one.hmean, 4),
                 _number(one.end_to_end_f1, 4),
+                _same_regions(one, record.baseline),
                 _number(one.time_share, 2),
             ]
             for one in record.engines
         ],
     )
+
+
+def _same_regions(one: Peer, baseline: str) -> str:
+    if one.same_regions is None or one.name == baseline:
+        return NOTHING
+    regions, engine, ours = one.same_regions
+    return f"{regions:,}: {engine:.4f} / {ours:.4f}"
 
 
 def _throughput(record: Throughput) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from ocr_onnx.errors import InputError, OptionError
 from ocr_onnx_bench import peer_figures, peer_install, peer_pages, peer_running, peers
 from ocr_onnx_bench.labels import LabelledPage, TrueRegion
-from ocr_onnx_bench.peer_figures import Accuracy, EngineFigures, Share
+from ocr_onnx_bench.peer_figures import Accuracy, EngineFigures, SameRegions, Share
 from ocr_onnx_bench.peer_install import Peer
 from ocr_onnx_bench.peer_running import Plan, ReadLine, Turn
 from tests.conftest import Run
@@ -138,9 +139,26 @@ def test_a_share_is_of_medians_and_its_range_is_of_rounds() -> None:
     assert peer_figures.share_of(ours, other) == Share(
         time=12 / 25, time_lowest=10 / 40, time_highest=50 / 25, cpu=20 / 50, peak_rss=100 / 400
     )
-    shared = peer_figures.with_shares([other, ours], "ours")
-    assert [engine.baseline_share and engine.baseline_share.cpu for engine in shared] == [0.4, 1.0]
-    assert peer_figures.with_shares([other], "ours") == (other,)
+
+
+def test_only_the_same_regions_are_compared_text_by_text() -> None:
+    beside = tuple((x + 200, y + 200) for x, y in QUAD)
+    below = tuple((x, y + 400) for x, y in QUAD)
+    regions = [
+        TrueRegion(np.array(quad, np.float32), text, False)
+        for quad, text in ((QUAD, "page"), (beside, "ABCD"), (below, "hard"))
+    ]
+    page = LabelledPage("a.png", Path("a.png"), tuple(regions))
+    ours = [ReadLine(below, "h"), ReadLine(beside, "abcd"), ReadLine(QUAD, "page")]
+    theirs = [ReadLine(QUAD, "pag"), ReadLine(beside, "ABCD")]
+    assert peer_figures.same_regions([page], [ours], [theirs]) == SameRegions(
+        regions=2,
+        character_accuracy=0.875,
+        line_accuracy=0.5,
+        baseline_character_accuracy=1.0,
+        baseline_line_accuracy=1.0,
+    )
+    assert peer_figures.same_regions([page], [ours[:1]], [theirs]) is None
 
 
 def test_a_share_outside_the_networks_is_the_median_of_pages_where_it_is_known() -> None:
@@ -159,6 +177,14 @@ def test_labels_give_accuracy(install: Install, labelled: Path) -> None:
     assert (moody.accuracy.hmean, moody.accuracy.end_to_end_f1) == (0.8, 0.0)
     assert moody.accuracy.character_accuracy == pytest.approx(4 / 5)
     assert (ours.repeatable, moody.repeatable) == (True, False)
+    assert ours.baseline_share is not None
+    assert ours.baseline_share.time == 1.0
+    assert moody.same_regions is not None
+    assert moody.same_regions.character_accuracy == pytest.approx(4 / 5)
+    assert replace(moody.same_regions, character_accuracy=0.8) == SameRegions(2, 0.8, 0.0, 1.0, 1.0)
+    assert "2 regions that moody and ours both matched: characters 0.8000 and 1.0000" in peer_figures.summary(
+        found
+    )
     assert "not the same text every time: moody" in peer_figures.summary(found)
 
 

@@ -147,6 +147,11 @@ def peers() -> dict[str, Any]:
         "lines": 321,
         "accuracy": {"hmean": 0.45678, "end_to_end_f1": 0.34567},
         "baseline_share": {"time": 0.777},
+        "same_regions": {
+            "regions": 1234,
+            "character_accuracy": 0.81111,
+            "baseline_character_accuracy": 0.82222,
+        },
     }
     return {
         "kind": "peers",
@@ -227,7 +232,7 @@ def test_every_figure_appears(tmp_path: Path) -> None:
         "| drawn | 1,234 | mobile | tight | 0.6111 | 0.6111 | 0.6222 | `accuracy-drawn` |",
         "| 640 | 0.5667 | 0.5778 | 0.5556 | 100.0 | 110.1 | 0.25 | 0.5556 | 0.5889 | 100.0 | 110.1 | 0.25 |",
         "| auto | 0.5667 | 0.5778 | 0.5556 | 400.0 | 410.1 | 1.00 | – | – | – | – | – |",
-        "| other | own | 456.8 | 567.9 | 679 | 321 | 0.4568 | 0.3457 | 0.78 |",
+        "| other | own | 456.8 | 567.9 | 679 | 321 | 0.4568 | 0.3457 | 1,234: 0.8111 / 0.8222 | 0.78 |",
         "| ocr-onnx | own | 456.8 | 567.9 | 679 | 321 | – | – | – |",
         "| ours | 1x2 stream 2 | 7.65 | 234.6 | 346 | 1.62 | – | yes |",
         "| ours | 1x1 | 7.65 | 234.6 | 346 | 1.62 | – |  |",
