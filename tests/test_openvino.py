@@ -3,6 +3,7 @@
 uv run --no-group cpu --extra openvino pytest tests/test_openvino.py
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from ocr_onnx.runtime import Array, Device, Session
 pytestmark = pytest.mark.skipif(
     "onnxruntime-openvino" not in runtime.installed_wheels(), reason="onnxruntime-openvino is not installed"
 )
+STATM = Path("/proc/self/statm")
 PAGE = Path(__file__).parent / "data" / "boarding-pass.png"
 ROUNDING = 1e-4  # of float32, over a network's depth
 
@@ -42,6 +44,21 @@ def test_rec_computes_what_the_cpu_does_at_every_size() -> None:
         }
         for ours, theirs in zip(openvino(feeds), cpu(feeds), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=ROUNDING)
+
+
+@pytest.mark.skipif(not STATM.is_file(), reason="only Linux tells a process's memory by a file")
+def test_memory_does_not_grow_with_the_shapes_seen() -> None:
+    det = _session("ppocrv4-mobile-det", "openvino")
+    sides = [(height, width) for height in range(64, 384, 32) for width in range(64, 384, 32)]
+    sizes = [_resident_mib(det, sides[start::4]) for start in range(4)]
+    assert sizes[3] - sizes[1] < 40  # with kernels kept for every shape: 155
+
+
+def _resident_mib(det: Session, sides: list[tuple[int, int]]) -> float:
+    for height, width in sides:
+        det({"image": np.zeros((1, height, width, 3), np.uint8)})
+    pages = int(STATM.read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE") / 2**20
 
 
 def test_a_page_reads_as_on_the_cpu() -> None:

@@ -308,7 +308,11 @@ def test_provider_options() -> None:
 @pytest.mark.parametrize(("precision", "told"), [("fp32", "f32"), ("bf16", "bf16")])
 def test_openvino_is_told_the_precision_and_not_to_bind_threads(precision: Precision, told: str) -> None:
     options = runtime.provider_options(Device("openvino"), 1, precision)
-    properties = {"INFERENCE_PRECISION_HINT": told, "ENABLE_CPU_PINNING": "NO"}
+    properties = {
+        "INFERENCE_PRECISION_HINT": told,
+        "ENABLE_CPU_PINNING": "NO",
+        "CPU_RUNTIME_CACHE_CAPACITY": "100",
+    }
     assert json.loads(options["load_config"]) == {"CPU": properties}
     assert "precision" not in options
 
