@@ -15,12 +15,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ocr_onnx import runtime
+from ocr_onnx import model_store, runtime
 from ocr_onnx.errors import DependencyError, DeviceError, ModelContractError, OptionError
 from ocr_onnx.options import Precision, RuntimeOptions
 from ocr_onnx.runtime import Device, Session, opening, probe, wheels
 from ocr_onnx.runtime import session as session_module
 
+STATM = Path("/proc/self/statm")
 CPU = RuntimeOptions("cpu", threads=1)
 
 
@@ -83,7 +84,7 @@ def test_runs_of_all_sessions_take_turns(
     running, most = 0, 0
     lock = threading.Lock()
 
-    def run(_outputs: object, _feeds: object) -> list[object]:
+    def run(_outputs: object, _feeds: object, _options: object) -> list[object]:
         nonlocal running, most
         with lock:
             running += 1
@@ -100,6 +101,20 @@ def test_runs_of_all_sessions_take_turns(
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: sessions[number % len(sessions)]({}), range(16)))
     assert 1 <= most <= at_once
+
+
+@pytest.mark.skipif(not STATM.is_file(), reason="only Linux tells a process's memory by a file")
+def test_memory_that_pages_no_longer_need_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "SHRINK_EVERY", 2)
+    monkeypatch.setattr(session_module, "_PROCESSES", {})
+    det = Session(model_store.embedded_dir() / "ppocrv4-mobile-det.onnx", CPU)
+    monkeypatch.setattr(session_module, "_PROCESSES", {})
+    big, small = (np.zeros((1, side, side, 3), np.uint8) for side in (1024, 32))
+    held = []
+    for images in (big, small):  # the second run empties the arena
+        det({"image": images})
+        held.append(int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20)
+    assert held[0] - held[1] > 50
 
 
 def test_a_session_with_other_threads_is_opened_once_and_answers_alike(

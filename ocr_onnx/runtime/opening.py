@@ -75,3 +75,11 @@ def _share_arena() -> None:
     kind, use = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, ort.OrtMemType.DEFAULT
     defaults = ort.OrtArenaCfg(0, -1, -1, -1)
     ort.create_and_register_allocator(ort.OrtMemoryInfo("Cpu", kind, 0, use), defaults)
+
+
+@functools.cache
+def shrinking() -> Any:
+    """Return options for a run that gives the system back what the CPU's arena holds unused after it."""
+    options = wheels.onnxruntime().RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
