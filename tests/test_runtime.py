@@ -261,7 +261,8 @@ def test_two_onnxruntimes_are_refused_with_the_repair(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("wheel", "extra"), [("onnxruntime", "cpu"), ("onnxruntime-gpu", "gpu"), ("onnxruntime-openvino", "openvino")]
+    ("wheel", "extra"),
+    [("onnxruntime", "cpu"), ("onnxruntime-gpu", "gpu"), ("onnxruntime-openvino", "openvino")],
 )
 def test_an_onnxruntime_without_its_files_is_refused_with_the_repair(
     monkeypatch: pytest.MonkeyPatch, wheel: str, extra: str
