@@ -144,6 +144,12 @@ def bare(folder: Path) -> Environment:
 
 
 @pytest.fixture(scope="session")
+def bare_cuda12(folder: Path) -> Environment:
+    """The GPU wheel for CUDA 12 without NVIDIA's libraries."""
+    return _build(folder / "bare-cuda12", "--extra", "gpu-cuda12", *_without("nvidia-.*"))
+
+
+@pytest.fixture(scope="session")
 def gpu(folder: Path) -> Environment:
     """The GPU wheel with NVIDIA's libraries."""
     return _build(folder / "gpu", "--extra", "gpu")
@@ -239,6 +245,12 @@ def test_missing_libraries_of_nvidia(bare: Environment, folder: Path, device: st
     assert "libcublas.so.13 (wheel nvidia-cublas)" in refusal.problem
     assert "can't be loaded: libcublasLt.so.13: cannot open" in refusal.problem
     assert refusal.remedy == "install 'ocr-onnx[gpu]'; or use --device cpu"
+
+
+def test_missing_libraries_of_an_older_cuda(bare_cuda12: Environment, folder: Path) -> None:
+    refusal = Environment(bare_cuda12.folder, _driver(folder, VERSION=12080, CAPABILITY=6)).refusal("cuda")
+    assert "libcublas.so.12 (wheel nvidia-cublas-cu12)" in refusal.problem
+    assert refusal.remedy == "install 'ocr-onnx[gpu-cuda12]'; or use --device cpu"
 
 
 @with_nvidia
