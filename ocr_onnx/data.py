@@ -90,6 +90,8 @@ class Provenance:
     `models` maps stage ("det", "cls", "rec") to "name@sha256", `device` is the device that ran
     ("cpu", "cuda:0"), `provider` ONNX Runtime's name for it, `det_scale_xy` the detector's input
     pixels per page pixel, `version` that of ocr-onnx, `precision` what the networks computed in.
+    `fallback` is empty, or tells which device was asked for and why it could not be used, where
+    `allow_fallback` let a slower one run: "cuda:0: the NVIDIA driver was not found".
     """
 
     models: tuple[tuple[str, str], ...]
@@ -98,6 +100,7 @@ class Provenance:
     det_scale_xy: tuple[float, float]
     version: str
     precision: str = "fp32"
+    fallback: str = ""
 
 
 @dataclass(frozen=True, slots=True)

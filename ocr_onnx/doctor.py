@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import ocr_onnx
 from ocr_onnx.errors import OcrError
 from ocr_onnx.options import ModelOptions
+
+if TYPE_CHECKING:
+    from ocr_onnx.runtime.libraries import Found
 
 State: TypeAlias = Literal["ok", "note", "broken"]
 
@@ -30,7 +33,7 @@ class Check:
 
 def examine() -> tuple[Check, ...]:
     """Look at everything reading a page needs. No check keeps another from being made."""
-    return (*_versions(), *_wheels(), *_devices(), *_models(), *_threads(), *_cache())
+    return (*_versions(), *_wheels(), *_gpus(), *_devices(), *_models(), *_threads(), *_cache())
 
 
 def _versions() -> Iterator[Check]:
@@ -66,13 +69,47 @@ def _wheels() -> Iterator[Check]:
         yield _broken("runtime", error)
 
 
+def _gpus() -> Iterator[Check]:
+    """Look at NVIDIA's driver and GPUs and, where ONNX Runtime is built for them, at its libraries."""
+    from ocr_onnx.runtime import driver, libraries, wheels
+
+    try:
+        found = driver.ask()
+        yield Check("driver", "NVIDIA", "ok", f"speaks CUDA up to {found.cuda[0]}.{found.cuda[1]}")
+        for number, gpu in enumerate(found.gpus):
+            yield Check("gpu", str(number), "ok", driver.described(gpu))
+    except OcrError as error:
+        yield Check("driver", "NVIDIA", "note", error.problem, error.remedy)
+    try:
+        ort = wheels.onnxruntime()
+    except OcrError:
+        return  # told by `_wheels`
+    major = libraries.cuda_major(ort)
+    if major:
+        yield Check("runtime", "CUDA", "ok", f"ONNX Runtime is built for {ort.cuda_version}")
+        remedy = f"install 'ocr-onnx[{libraries.extra_for(major)}]'"
+        yield from (_library(one, remedy) for one in libraries.find_cuda(ort))
+        yield from (_library(one, libraries.TENSORRT_REMEDY) for one in libraries.find_tensorrt())
+
+
+def _library(found: "Found", remedy: str) -> Check:
+    from ocr_onnx.runtime import libraries
+
+    library = found.library
+    if found.problem:
+        detail = found.problem if library.needed else f"{found.problem} (our models run without it)"
+        return Check("library", library.file, "note", detail, remedy)
+    version = libraries.version(library.wheel)
+    return Check("library", library.file, "ok", f"{library.wheel} {version}" if version else "of the system")
+
+
 def _devices() -> Iterator[Check]:
     from ocr_onnx import runtime
 
     for report in runtime.device_reports():
         # Reading needs the CPU at least; what else there is depends on the machine and the wheel.
         state: State = "ok" if report.usable else "broken" if report.device == "cpu" else "note"
-        yield Check("device", report.device, state, f"{report.provider}: {report.detail}")
+        yield Check("device", report.device, state, f"{report.provider}: {report.detail}", report.remedy)
         if report.device == "openvino" and report.usable:
             cause = runtime.why_no_bf16(runtime.Device("openvino"))
             detail = "as an explicit choice (--precision bf16)" if cause is None else cause.problem

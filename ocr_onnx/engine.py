@@ -16,7 +16,7 @@ from ocr_onnx.errors import InputError, ModelContractError, OcrError, OptionErro
 from ocr_onnx.inputs import Readable
 from ocr_onnx.options import ModelOptions, Options, Precision, RuntimeOptions
 from ocr_onnx.recognize import RecognizedLine
-from ocr_onnx.runtime import Model, open_model
+from ocr_onnx.runtime import Model, granted, open_model
 from ocr_onnx.threads import usable_threads
 
 PAGES_AHEAD = 2  # decoded and waiting, or read and not yet asked for, beside one per worker
@@ -66,23 +66,26 @@ class Engine:
         device: str = "cpu",
         threads: int = 0,
         precision: Precision = "fp32",
+        allow_fallback: bool = False,
         options: Options = Options(),
         progress: model_store.Progress | None = None,
     ) -> Self:
         """Find, verify and open the models: the only step that touches disk or network.
 
         `models` is the name of a model set ("mobile", "server", "svtrv2", "repsvtr") or, for own
-        files and folders, `ModelOptions`. `device`, `threads` and `precision` are those of `RuntimeOptions`.
-        `progress` hears of downloads.
+        files and folders, `ModelOptions`. `device`, `threads`, `precision` and `allow_fallback` are those
+        of `RuntimeOptions`; all models run on the one device. `progress` hears of downloads.
 
         Raises OptionError (an option, or a device that is none), ModelError, DownloadError,
         DeviceError (a device or precision that can't be used here) and DependencyError (no ONNX
         Runtime, or two).
         """
         wanted = models if isinstance(models, ModelOptions) else ModelOptions(name=models)
-        runtime = RuntimeOptions(device=device, threads=threads, precision=precision)
+        asked = RuntimeOptions(device, threads, precision, allow_fallback)
         if wanted.cls and not options.cls.enabled:
             raise OptionError("models.cls", "was given, but cls.enabled is off", "set both, or neither")
+        chosen, fallback = granted(asked)
+        runtime = replace(asked, device=str(chosen), allow_fallback=False)
         files = model_store.resolve(wanted, progress)
         det = open_model(files.det.path, "det", runtime)
         rec = open_model(files.rec.path, "rec", runtime)
@@ -112,6 +115,7 @@ class Engine:
                 det_scale_xy=(1.0, 1.0),
                 version=version("ocr-onnx"),
                 precision=runtime.precision,
+                fallback=fallback,
             ),
         )
 

@@ -194,11 +194,15 @@ class RuntimeOptions:
     precision
         What the networks compute in: "fp32", also on processors that would rather take less, or "bf16"
         on device "openvino" with a processor that has instructions for it.
+    allow_fallback
+        Go on with a slower device where the one asked for can't be used: "cuda" instead of "tensorrt",
+        "cpu" instead of either or of "openvino". Results say so. A precision is never given up.
     """
 
     device: str = "cpu"
     threads: Annotated[int, Range(0, 1024)] = 0
     precision: Precision = "fp32"
+    allow_fallback: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self, "runtime")

@@ -330,6 +330,7 @@ def _provenance_dict(provenance: Provenance) -> dict[str, Any]:
         "det_scale_xy": [float(scale) for scale in provenance.det_scale_xy],
         "version": provenance.version,
         "precision": provenance.precision,
+        "fallback": provenance.fallback,
     }
 
 
@@ -342,6 +343,7 @@ def _provenance(data: Mapping[str, Any]) -> Provenance:
         det_scale_xy=(_number(scale_x), _number(scale_y)),
         version=_string(data["version"]),
         precision=_string(data["precision"]),
+        fallback=_string(data.get("fallback", "")),
     )
 
 

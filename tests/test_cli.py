@@ -21,7 +21,7 @@ import yaml
 from ocr_onnx import console, detect, doctor, engine, model_store, runtime, threads
 from ocr_onnx.cli import run
 from ocr_onnx.config import Config, load
-from ocr_onnx.data import PageResult, TextLine
+from ocr_onnx.data import PageResult, Provenance, TextLine
 from ocr_onnx.errors import InputError, ModelMissingError, OcrError
 from ocr_onnx.formats import Format
 from ocr_onnx.options import ModelOptions, Options
@@ -43,6 +43,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.loaded: dict[str, Any] = {}
         self.workers = 0
+        self.provenance: Provenance | None = None
 
     def load(
         self,
@@ -51,10 +52,12 @@ class FakeEngine:
         device: str,
         threads: int,
         precision: str,
+        allow_fallback: bool,
         options: Options,
         progress: Callable[[str, int, int | None], None],
     ) -> "FakeEngine":
         self.loaded = {"models": models, "device": device, "threads": threads, "precision": precision}
+        self.loaded["allow_fallback"] = allow_fallback
         self.loaded["options"] = options
         for done in (0, 50, 100):
             progress("rec.onnx", done, 100)
@@ -195,14 +198,16 @@ def test_run_takes_options_from_file_assignments_and_flags(
 
 def test_run_hands_every_flag_on(run: Run, fake: FakeEngine) -> None:
     flags = (
-        "--model-set server --device auto --threads 2 --precision bf16 --model-dir m --offline --det-model d "
-        "--rec-model r --cls-model c --dict x --pages 2-3 --dpi 99 --password 007 --recursive --all-frames"
+        "--model-set server --device auto --threads 2 --precision bf16 --allow-fallback --model-dir m "
+        "--offline --det-model d --rec-model r --cls-model c --dict x --pages 2-3 --dpi 99 --password 007 "
+        "--recursive --all-frames"
     )
     assert run("run", "a.png", *shlex.split(flags)).code == 0
     options = fake.loaded["options"]
     assert fake.loaded["models"] == ModelOptions("server", "d", "r", "c", "x", "m", offline=True)
     assert (fake.loaded["device"], fake.loaded["threads"]) == ("auto", 2)
     assert fake.loaded["precision"] == "bf16"
+    assert fake.loaded["allow_fallback"] is True
     assert (options.input.pages, options.input.dpi, options.input.password) == ("2-3", 99, "007")
     assert options.input.recursive
     assert options.input.all_frames
@@ -217,6 +222,7 @@ def test_run_without_flags_uses_the_defaults(run: Run, fake: FakeEngine) -> None
         "device": default.runtime.device,
         "threads": default.runtime.threads,
         "precision": default.runtime.precision,
+        "allow_fallback": False,
         "options": default.options,
     }
 
@@ -340,6 +346,16 @@ def test_standard_output_that_is_full_is_one_line() -> None:
 def test_warnings_go_to_stderr_and_quiet_stops_them(run: Run) -> None:
     assert "warning: b.pdf, page 2: the page was tiny\n" in run("run", "b.pdf").err
     assert run("run", "b.pdf", "--quiet").err == ""
+
+
+def test_a_device_that_was_not_asked_for_is_one_warning(run: Run, fake: FakeEngine) -> None:
+    fake.provenance = Provenance(
+        (), "cpu", "CPUExecutionProvider", (1.0, 1.0), "1", fallback="cuda:0: no driver"
+    )
+    outcome = run("run", "a.png", "b.png", "--device", "cuda", "--allow-fallback")
+    warning = "warning: cuda:0: no driver; reading on cpu instead"
+    assert outcome.err.splitlines() == ["downloading: rec.onnx", warning]
+    assert run("run", "a.png", "--device", "cuda", "--allow-fallback", "--quiet").err == ""
 
 
 @pytest.mark.usefixtures("fake")

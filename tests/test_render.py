@@ -54,6 +54,8 @@ provenances = st.builds(
     st.text(),
     points,
     st.text(),
+    st.text(),
+    st.text(),
 )
 results = st.builds(
     PageResult,

@@ -1,4 +1,3 @@
-import ctypes
 import importlib.metadata
 import json
 import multiprocessing
@@ -10,9 +9,10 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 
 from ocr_onnx import model_store, runtime
@@ -228,38 +228,6 @@ def _fake_ort(providers: list[str]) -> SimpleNamespace:
     return SimpleNamespace(get_available_providers=lambda: providers)
 
 
-def _fake_driver(init: int, gpus: int) -> SimpleNamespace:
-    def count(pointer: object) -> int:
-        ctypes.cast(pointer, ctypes.POINTER(ctypes.c_int)).contents.value = gpus  # type: ignore[arg-type]
-        return 0
-
-    return SimpleNamespace(cuInit=lambda _: init, cuDeviceGetCount=count)
-
-
-@pytest.mark.parametrize(
-    ("driver", "device", "problem"),
-    [
-        (None, "cuda", "no NVIDIA driver was found"),
-        (_fake_driver(100, 0), "cuda", "driver does not start .cuInit returned 100"),
-        (_fake_driver(0, 1), "cuda:1", "sees 1 GPU.s., so there is no number 1"),
-        (_fake_driver(0, 1), "tensorrt", "is not supported yet"),
-    ],
-)
-def test_a_gpu_that_is_not_there_is_refused_with_the_cause(
-    monkeypatch: pytest.MonkeyPatch, driver: SimpleNamespace | None, device: str, problem: str
-) -> None:
-    def load(name: str) -> SimpleNamespace:
-        if driver is None:
-            raise OSError(name)
-        return driver
-
-    providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(wheels, "onnxruntime", lambda: _fake_ort(providers))
-    monkeypatch.setattr(ctypes, "CDLL", load)
-    with pytest.raises(DeviceError, match=problem):
-        runtime.find_device(device)
-
-
 def test_a_session_on_another_provider_is_refused(tiny_rec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime answers a wish for an absent provider with a CPU session and a warning."""
     monkeypatch.setattr(probe, "why_unusable", lambda _: None)
@@ -282,7 +250,7 @@ def test_cpu_is_reported_usable_and_nothing_else_by_mistake() -> None:
     assert reports["cpu"].usable
     assert reports["cpu"].detail == "ran a one-node model"
     assert not reports["tensorrt:0"].usable
-    assert "install" in reports["tensorrt:0"].detail
+    assert "install" in reports["tensorrt:0"].remedy
 
 
 def _pretend_installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -307,10 +275,39 @@ def test_two_onnxruntimes_are_refused_with_the_repair(monkeypatch: pytest.Monkey
         runtime.onnxruntime()
 
 
+@pytest.mark.parametrize(
+    ("wheel", "extra"),
+    [("onnxruntime", "cpu"), ("onnxruntime-gpu", "gpu"), ("onnxruntime-openvino", "openvino")],
+)
+def test_an_onnxruntime_without_its_files_is_refused_with_the_repair(
+    monkeypatch: pytest.MonkeyPatch, wheel: str, extra: str
+) -> None:
+    """What is left where two were installed and one was uninstalled: a name without content."""
+    _pretend_installed(monkeypatch, wheel)
+    monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
+    repair = rf"has lost its files.*pip uninstall -y {wheel}`, then install 'ocr-onnx\[{extra}\]' anew"
+    with pytest.raises(DependencyError, match=repair):
+        runtime.onnxruntime()
+
+
+def test_an_onnxruntime_that_can_not_be_imported_is_refused_with_the_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(DependencyError, match=r"can't be imported \(import of onnxruntime halted.*anew"):
+        runtime.onnxruntime()
+
+
 def test_a_probe_that_fails_is_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "PROBE_MODEL", b"broken")
     with pytest.raises(DeviceError, match="cpu: can't be opened"):
         runtime.find_device("cpu")
+
+
+def test_the_probe_model_is_one_convolution() -> None:
+    model = onnx.load_from_string(probe.PROBE_MODEL)
+    onnx.checker.check_model(model)
+    assert [node.op_type for node in model.graph.node] == ["Conv"]
 
 
 def test_provider_options() -> None:

@@ -17,6 +17,7 @@ from ocr_onnx.formats import Format, chunks, page_name
 if TYPE_CHECKING:
     from ocr_onnx.config import Config
     from ocr_onnx.data import PageResult
+    from ocr_onnx.engine import Engine
 
 
 def read_inputs(
@@ -68,6 +69,13 @@ def read_inputs(
         str | None,
         typer.Option(metavar="NAME", help="fp32, or bf16 on openvino where the CPU has it. [default: fp32]"),
     ] = None,
+    allow_fallback: Annotated[
+        bool,
+        typer.Option(
+            "--allow-fallback",
+            help="Go on with a slower device where --device can't be used; a warning and the result say so.",
+        ),
+    ] = False,
     model_dir: ModelFolder = None,
     offline: Offline = False,
     det_model: Annotated[
@@ -119,6 +127,7 @@ def read_inputs(
         "runtime.device": device,
         "runtime.threads": threads,
         "runtime.precision": precision,
+        "runtime.allow_fallback": allow_fallback or None,
         "input.pages": pages,
         "input.dpi": dpi,
         "input.password": password,
@@ -140,9 +149,6 @@ def _read_all(
     quiet: bool,
 ) -> bool:
     """Read every input, write each page's result as it is done, and tell whether all went well."""
-    from ocr_onnx import model_store
-    from ocr_onnx.engine import Engine
-
     failed = 0
 
     def report(error: OcrError) -> None:
@@ -152,17 +158,7 @@ def _read_all(
 
     if save_path is not None:
         _make_folder(save_path)
-    with download_progress(quiet=quiet) as progress:
-        make = maker(progress, offline=config.models.offline, quiet=quiet)
-        model_store.resolve(config.models, progress, make)
-        engine = Engine.load(
-            config.models,
-            device=config.runtime.device,
-            threads=config.runtime.threads,
-            precision=config.runtime.precision,
-            options=config.options,
-            progress=progress,
-        )
+    engine = _loaded(config, quiet)
     count = 0
     root = None if save_path is None else _common_folder(inputs)
     with page_progress(quiet=quiet) as advance:
@@ -184,6 +180,29 @@ def _read_all(
     if failed and count + failed > 1:
         say("done", f"{count} {'page' if count == 1 else 'pages'} read, {failed} failed")
     return not failed
+
+
+def _loaded(config: "Config", quiet: bool) -> "Engine":
+    """Fetch and open the models; a warning tells of a device that is not the one asked for."""
+    from ocr_onnx import model_store
+    from ocr_onnx.engine import Engine
+
+    with download_progress(quiet=quiet) as progress:
+        make = maker(progress, offline=config.models.offline, quiet=quiet)
+        model_store.resolve(config.models, progress, make)
+        engine = Engine.load(
+            config.models,
+            device=config.runtime.device,
+            threads=config.runtime.threads,
+            precision=config.runtime.precision,
+            allow_fallback=config.runtime.allow_fallback,
+            options=config.options,
+            progress=progress,
+        )
+    used = engine.provenance
+    if used is not None and used.fallback and not quiet:
+        say("warning", f"{used.fallback}; reading on {used.device} instead")
+    return engine
 
 
 def _write(chunk: str) -> None:

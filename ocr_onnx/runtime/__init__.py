@@ -3,7 +3,15 @@
 from ocr_onnx.runtime.device import PROVIDERS, Device, DeviceKind, parse_device
 from ocr_onnx.runtime.model import Model, open_model
 from ocr_onnx.runtime.opening import open_session
-from ocr_onnx.runtime.probe import DeviceReport, device_reports, find_device, why_no_bf16, why_unusable
+from ocr_onnx.runtime.probe import (
+    DeviceReport,
+    Granted,
+    device_reports,
+    find_device,
+    granted,
+    why_no_bf16,
+    why_unusable,
+)
 from ocr_onnx.runtime.providers import provider_options
 from ocr_onnx.runtime.session import Array, Session, TensorInfo, node_placement
 from ocr_onnx.runtime.wheels import installed_wheels, onnxruntime
@@ -14,11 +22,13 @@ __all__ = [
     "Device",
     "DeviceKind",
     "DeviceReport",
+    "Granted",
     "Model",
     "Session",
     "TensorInfo",
     "device_reports",
     "find_device",
+    "granted",
     "installed_wheels",
     "node_placement",
     "onnxruntime",

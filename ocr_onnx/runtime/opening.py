@@ -1,15 +1,19 @@
 """A device and a model in, a session of ONNX Runtime out, opened with the settings that suit pages."""
 
+import contextlib
 import functools
+import re
+from collections.abc import Mapping
 from typing import Any
 
-from ocr_onnx.errors import DeviceError, ModelContractError
+from ocr_onnx.errors import DeviceError, ModelContractError, OcrError
 from ocr_onnx.options import Precision
-from ocr_onnx.runtime import wheels
-from ocr_onnx.runtime.device import PROVIDERS, Device
+from ocr_onnx.runtime import libraries, wheels
+from ocr_onnx.runtime.device import ON_PROCESSOR, PROVIDERS, Device
 from ocr_onnx.runtime.providers import provider_options
 
 LOG_ERRORS_ONLY = 3
+DOCTOR = "run `ocr-onnx doctor` to see what is installed and what is missing"
 
 
 def open_session(
@@ -23,6 +27,9 @@ def open_session(
     """Open an ONNX Runtime session for a path or a model's bytes; `subject` names it in errors.
 
     With `profile`, ONNX Runtime writes a trace of every run to a file whose path begins so.
+
+    One provider is asked for, and ONNX Runtime's own fallback is off: DeviceError where the device fails
+    or the session landed on another, ModelContractError where the model can't be opened.
     """
     ort = wheels.onnxruntime()
     settings = ort.SessionOptions()
@@ -42,27 +49,42 @@ def open_session(
         settings.add_session_config_entry("session.use_env_allocators", "1")
     if device.kind == "openvino":  # fused operations of ONNX Runtime's own are not OpenVINO's
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    provider = PROVIDERS[device.kind]
+    provider, options = PROVIDERS[device.kind], provider_options(device, threads, precision)
+    on_gpu = device.kind not in ON_PROCESSOR
+    if on_gpu:
+        libraries.find_cuda(ort)  # its provider does not find them where pip puts them
     try:
-        session = ort.InferenceSession(
-            model,
-            settings,
-            providers=[(provider, provider_options(device, threads, precision))],
-            enable_fallback=0,
-        )
+        with wheels.quiet(ort) if on_gpu else contextlib.nullcontext():
+            session = ort.InferenceSession(
+                model, settings, providers=[(provider, options)], enable_fallback=0
+            )
     except wheels.ort_errors() as error:
-        problem = f"can't be opened as an ONNX model on {device}: {wheels.first_line(error)}"
-        raise ModelContractError(
-            subject, problem, "give an ONNX file, complete and not of another format"
-        ) from error
+        raise _refusal(subject, device, error) from error
     active = session.get_providers()[0]
     if active != provider:
-        raise DeviceError(
-            str(device),
-            f"ONNX Runtime chose {active} instead",
-            "run `ocr-onnx doctor` to see what is missing",
-        )
+        raise _vanished(device, active, options)
     return session
+
+
+def _refusal(subject: str, device: Device, error: Exception) -> OcrError:
+    """Return the error for what ONNX Runtime raised: about the device where that failed, else the model."""
+    unknown = re.search(r'Unknown provider option: "([^"]*)"', str(error))
+    if unknown:
+        problem = f"ONNX Runtime does not know the provider option {unknown[1]!r}"
+        return DeviceError(str(device), problem, f"install a version that does; {DOCTOR}")
+    cause = wheels.first_line(error)
+    if device.kind not in ON_PROCESSOR and isinstance(error, wheels.gpu_errors()):
+        remedy = "look what `nvidia-smi` says of the driver and of memory" if "CUDA" in cause else DOCTOR
+        return DeviceError(str(device), f"could not open {subject}: {cause}", remedy)
+    problem = f"can't be opened as an ONNX model on {device}: {cause}"
+    return ModelContractError(subject, problem, "give an ONNX file, complete and not of another format")
+
+
+def _vanished(device: Device, active: str, options: Mapping[str, str]) -> DeviceError:
+    """Return the error for a provider that ONNX Runtime dropped without raising anything."""
+    names = f", or knows not all of its options ({', '.join(options)})" if options else ""
+    problem = f"ONNX Runtime chose {active} instead: {PROVIDERS[device.kind]} does not load{names}"
+    return DeviceError(str(device), problem, DOCTOR)
 
 
 @functools.cache

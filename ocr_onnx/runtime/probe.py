@@ -3,44 +3,85 @@
 import ctypes
 import functools
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from types import ModuleType
+from typing import NamedTuple, get_args
 
 import numpy as np
 
 from ocr_onnx.errors import DependencyError, DeviceError, OcrError, OptionError
-from ocr_onnx.options import RuntimeOptions
-from ocr_onnx.runtime import opening, wheels
-from ocr_onnx.runtime.device import EXTRAS, PROVIDERS, Device, DeviceKind, parse_device
+from ocr_onnx.options import Precision, RuntimeOptions
+from ocr_onnx.runtime import driver, libraries, opening, wheels
+from ocr_onnx.runtime.device import EXTRAS, ON_PROCESSOR, PROVIDERS, Device, DeviceKind, parse_device
 
 # Without openvino: wherever it is, the CPU is as well, and reads pages faster (AMD Zen 3, FP32).
 AUTO_ORDER: tuple[DeviceKind, ...] = ("cuda", "cpu")
-# One Identity node, y = x with x float32 (1,), opset 17: the smallest model there is.
+# Slower devices that `allow_fallback` may go on with, the best first.
+FALLBACKS: Mapping[DeviceKind, tuple[DeviceKind, ...]] = {
+    "cpu": (),
+    "cuda": ("cpu",),
+    "tensorrt": ("cuda", "cpu"),
+    "openvino": ("cpu",),
+}
+# One Conv node, y = x * 1 with x float32 (n, 1, 4, 4), opset 17: a small model of which nothing can be left
+# out, and the operation that needs cuDNN.
 PROBE_MODEL = (
-    b'\x08\x08:>\n\x13\n\x01x\x12\x01y\x1a\x01n"\x08Identity\x12\x05probeZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04'
-    b"\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
+    b'\x08\x08:i\n\x0f\n\x01x\n\x01w\x12\x01y"\x04Conv\x12\x05probe*\x13\x08\x01\x08\x01\x08\x01\x08\x01'
+    b"\x10\x01B\x01wJ\x04\x00\x00\x80?Z\x1c\n\x01x\x12\x17\n\x15\x08\x01\x12\x11\n\x03\x12\x01n\n\x02\x08\x01\n"
+    b"\x02\x08\x04\n\x02\x08\x04b\x1c\n\x01y\x12\x17\n\x15\x08\x01\x12\x11\n\x03\x12\x01n\n\x02\x08\x01\n\x02\x08"
+    b"\x04\n\x02\x08\x04B\x04\n\x00\x10\x11"
 )
 OPENVINO_LIBRARIES = ("libopenvino_c.so", "openvino_c.dll", "libopenvino_c.dylib")
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceReport:
-    """Whether a device works here, seen by running a one-node model on it; `detail` says why not."""
+    """Whether a device works here, seen by running a one-node model on it; if not, why and what to do."""
 
     device: str
     provider: str
     usable: bool
     detail: str
+    remedy: str = ""
+
+
+class Granted(NamedTuple):
+    """The device to run on and, where it is not the one that was asked for, why: "cuda:0: has ..."."""
+
+    device: Device
+    fallback: str
+
+
+def granted(options: RuntimeOptions) -> Granted:
+    """Return the device of the options or, with `allow_fallback`, the next slower one that works.
+
+    Raises what `find_device` does, or why the device lacks the precision, which no fallback is for.
+    """
+    asked = _parsed(options.device)
+    slower = FALLBACKS[asked.kind] if options.allow_fallback else ()
+    refused: list[OcrError] = []
+    for device in (asked, *(Device(kind, asked.index if kind == "cuda" else 0) for kind in slower)):
+        cause = why_unusable(device)
+        if cause is None:
+            cause = why_no_precision(device, options.precision)
+            if cause is not None:
+                raise refused[0] if refused else cause
+            return Granted(device, _told(refused))
+        refused.append(cause)
+    raise refused[0]
+
+
+def _told(refused: Sequence[OcrError]) -> str:
+    """Return why devices could not be used, a cause that they share once."""
+    first = {error.problem: error.subject for error in reversed(refused)}
+    return "; ".join(f"{subject}: {problem}" for problem, subject in reversed(first.items()))
 
 
 def honoured(options: RuntimeOptions) -> Device:
-    """Return the device of the options; raises what `find_device` does, or why it lacks the precision."""
-    device = find_device(options.device)
-    cause = why_no_bf16(device) if options.precision == "bf16" else None
-    if cause is not None:
-        raise cause
-    return device
+    """Return the device to run on; raises what `granted` does."""
+    return granted(options).device
 
 
 def find_device(text: str) -> Device:
@@ -48,16 +89,17 @@ def find_device(text: str) -> Device:
 
     Raises OptionError for what is no device, DeviceError with the cause for what can't be used.
     """
-    if text == "auto":
-        device = next(
-            (device for device in map(Device, AUTO_ORDER) if why_unusable(device) is None), Device("cpu")
-        )
-    else:
-        device = parse_device(text)
+    device = _parsed(text)
     cause = why_unusable(device)
     if cause is not None:
         raise cause
     return device
+
+
+def _parsed(text: str) -> Device:
+    if text != "auto":
+        return parse_device(text)
+    return next((device for device in map(Device, AUTO_ORDER) if why_unusable(device) is None), Device("cpu"))
 
 
 def why_unusable(device: Device) -> OcrError | None:
@@ -71,13 +113,14 @@ def why_unusable(device: Device) -> OcrError | None:
         problem = f"the installed ONNX Runtime ({wheel}) has no {PROVIDERS[device.kind]}"
         other = "" if device.kind == "cpu" else f"uninstall {wheel.split()[0]}, then "
         return DeviceError(str(device), problem, f"{other}install 'ocr-onnx[{EXTRAS[device.kind]}]'")
-    if device.kind in ("cuda", "tensorrt"):
-        problem = _gpu_problem(device.index)
-        if problem:
-            return DeviceError(str(device), problem, "check `nvidia-smi`, or use --device cpu")
-    if device.kind == "tensorrt":
-        return DeviceError("tensorrt", "is not supported yet", "use --device cuda")
-    return _probe(device)
+    if device.kind in ON_PROCESSOR:
+        return _probe(device)
+    return _why_no_gpu(device, ort)
+
+
+def why_no_precision(device: Device, precision: Precision) -> OcrError | None:
+    """Return the error that explains why a usable device can't compute in a precision; None where it can."""
+    return why_no_bf16(device) if precision == "bf16" else None
 
 
 def device_reports() -> tuple[DeviceReport, ...]:
@@ -128,36 +171,44 @@ def openvino_capabilities() -> tuple[str, ...] | None:
 
 def _report(device: Device) -> DeviceReport:
     cause = why_unusable(device)
-    detail = "ran a one-node model" if cause is None else f"{cause.problem}; {cause.remedy}"
-    return DeviceReport(str(device), PROVIDERS[device.kind], cause is None, detail)
+    provider = PROVIDERS[device.kind]
+    if cause is not None:
+        return DeviceReport(str(device), provider, False, cause.problem, cause.remedy)
+    ran = "opened" if device.kind == "tensorrt" else "ran"
+    return DeviceReport(str(device), provider, True, f"{ran} a one-node model")
 
 
-def _probe(device: Device) -> OcrError | None:
-    """Run one node on a device; return what went wrong."""
+def _why_no_gpu(device: Device, ort: ModuleType) -> OcrError | None:
+    """Look for what a GPU needs, the driver first: without one no library need be loaded."""
+    if (os.getpid(), device) in _WORKED:
+        return None
     try:
-        session = opening.open_session("probe model", PROBE_MODEL, device, 1)
-        session.run(None, {"x": np.zeros(1, dtype=np.float32)})
-    except OcrError as error:
-        return DeviceError(str(device), error.problem, error.remedy)
-    except wheels.ort_errors() as error:
-        return DeviceError(
-            str(device), wheels.first_line(error), "run `ocr-onnx doctor` to see what is missing"
-        )
+        driver.require(device.index, libraries.cuda_major(ort))
+        libraries.require_cuda(ort)
+        if device.kind == "tensorrt":
+            libraries.require_tensorrt()
+        cause = _probe(device)
+        if cause is not None:
+            raise cause
+    except DeviceError as error:
+        subject = "" if error.subject == str(device) else f"{error.subject} "
+        return DeviceError(str(device), f"{subject}{error.problem}", f"{error.remedy}; or use --device cpu")
+    _WORKED.add((os.getpid(), device))
     return None
 
 
-def _gpu_problem(index: int) -> str:
-    """Ask the NVIDIA driver, before ONNX Runtime does so loudly; "" where the GPU is there."""
-    name = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
+# GPUs that passed, by process: every session of an engine asks, and the answer costs a session of its own.
+_WORKED: set[tuple[int, Device]] = set()
+
+
+def _probe(device: Device) -> DeviceError | None:
+    """Run one node on a device; return what went wrong."""
     try:
-        driver = ctypes.CDLL(name)
-    except OSError:
-        return f"no NVIDIA driver was found ({name})"
-    status = driver.cuInit(0)
-    if status != 0:
-        return f"the NVIDIA driver does not start (cuInit returned {status})"
-    count = ctypes.c_int(0)
-    status = driver.cuDeviceGetCount(ctypes.byref(count))
-    if status != 0 or count.value <= index:
-        return f"the driver sees {count.value} GPU(s), so there is no number {index}"
-    return ""
+        session = opening.open_session("the probe model", PROBE_MODEL, device, 1)
+        if device.kind != "tensorrt":  # to run would build an engine, which takes seconds
+            session.run(None, {"x": np.zeros((1, 1, 4, 4), dtype=np.float32)})
+    except OcrError as error:
+        return DeviceError(str(device), error.problem, error.remedy)
+    except wheels.ort_errors() as error:
+        return DeviceError(str(device), wheels.first_line(error), opening.DOCTOR)
+    return None
