@@ -66,21 +66,25 @@ class Engine:
         device: str = "cpu",
         threads: int = 0,
         precision: Precision = "fp32",
+        gpu_memory_mib: int = 0,
+        tf32: bool = True,
         options: Options = Options(),
         progress: model_store.Progress | None = None,
     ) -> Self:
         """Find, verify and open the models: the only step that touches disk or network.
 
         `models` is the name of a model set ("mobile", "server", "svtrv2", "repsvtr") or, for own
-        files and folders, `ModelOptions`. `device`, `threads` and `precision` are those of `RuntimeOptions`.
-        `progress` hears of downloads.
+        files and folders, `ModelOptions`. `device`, `threads`, `precision`, `gpu_memory_mib` and `tf32` are
+        those of `RuntimeOptions`. `progress` hears of downloads.
 
         Raises OptionError (an option, or a device that is none), ModelError, DownloadError,
         DeviceError (a device or precision that can't be used here) and DependencyError (no ONNX
         Runtime, or two).
         """
         wanted = models if isinstance(models, ModelOptions) else ModelOptions(name=models)
-        runtime = RuntimeOptions(device=device, threads=threads, precision=precision)
+        runtime = RuntimeOptions(
+            device=device, threads=threads, precision=precision, gpu_memory_mib=gpu_memory_mib, tf32=tf32
+        )
         if wanted.cls and not options.cls.enabled:
             raise OptionError("models.cls", "was given, but cls.enabled is off", "set both, or neither")
         files = model_store.resolve(wanted, progress)

@@ -51,11 +51,13 @@ class FakeEngine:
         device: str,
         threads: int,
         precision: str,
+        gpu_memory_mib: int,
+        tf32: bool,
         options: Options,
         progress: Callable[[str, int, int | None], None],
     ) -> "FakeEngine":
         self.loaded = {"models": models, "device": device, "threads": threads, "precision": precision}
-        self.loaded["options"] = options
+        self.loaded |= {"gpu_memory_mib": gpu_memory_mib, "tf32": tf32, "options": options}
         for done in (0, 50, 100):
             progress("rec.onnx", done, 100)
         return self
@@ -185,9 +187,11 @@ def test_run_takes_options_from_file_assignments_and_flags(
     file = tmp_path / "ocr.yaml"
     file.write_text("runtime: {device: cuda, threads: 7}\ndet: {thresh: 0.1, box_thresh: 0.1}\n")
     arguments = ["--config", file, "--set", "det.thresh=0.2", "--set", "runtime.threads=5", "--threads", "3"]
+    arguments += ["--set", "runtime.tf32=false", "--set", "runtime.gpu_memory_mib=2048"]
     assert run("run", "a.png", *arguments, "--workers", "4").code == 0
     assert fake.loaded["device"] == "cuda"
     assert fake.loaded["threads"] == 3
+    assert (fake.loaded["tf32"], fake.loaded["gpu_memory_mib"]) == (False, 2048)
     assert fake.loaded["options"].det.thresh == 0.2
     assert fake.loaded["options"].det.box_thresh == 0.1
     assert fake.workers == 4
@@ -217,6 +221,8 @@ def test_run_without_flags_uses_the_defaults(run: Run, fake: FakeEngine) -> None
         "device": default.runtime.device,
         "threads": default.runtime.threads,
         "precision": default.runtime.precision,
+        "gpu_memory_mib": default.runtime.gpu_memory_mib,
+        "tf32": default.runtime.tf32,
         "options": default.options,
     }
 

@@ -160,6 +160,8 @@ def _read_all(
             device=config.runtime.device,
             threads=config.runtime.threads,
             precision=config.runtime.precision,
+            gpu_memory_mib=config.runtime.gpu_memory_mib,
+            tf32=config.runtime.tf32,
             options=config.options,
             progress=progress,
         )

@@ -7,7 +7,7 @@ from ocr_onnx.errors import DeviceError, ModelContractError
 from ocr_onnx.options import Precision
 from ocr_onnx.runtime import wheels
 from ocr_onnx.runtime.device import PROVIDERS, Device
-from ocr_onnx.runtime.providers import provider_options
+from ocr_onnx.runtime.providers import GpuOptions, provider_chain
 
 LOG_ERRORS_ONLY = 3
 
@@ -19,6 +19,7 @@ def open_session(
     threads: int,
     precision: Precision = "fp32",
     profile: str | None = None,
+    gpu: GpuOptions = GpuOptions(),
 ) -> Any:
     """Open an ONNX Runtime session for a path or a model's bytes; `subject` names it in errors.
 
@@ -40,14 +41,15 @@ def open_session(
     if device.kind == "cpu":
         _share_arena()
         settings.add_session_config_entry("session.use_env_allocators", "1")
-    if device.kind == "openvino":  # fused operations of ONNX Runtime's own are not OpenVINO's
+    # fused operations of ONNX Runtime's own are neither OpenVINO's nor TensorRT's
+    if device.kind in ("openvino", "tensorrt"):
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     provider = PROVIDERS[device.kind]
     try:
         session = ort.InferenceSession(
             model,
             settings,
-            providers=[(provider, provider_options(device, threads, precision))],
+            providers=provider_chain(device, threads, precision, gpu, ort.__version__),
             enable_fallback=0,
         )
     except wheels.ort_errors() as error:

@@ -13,6 +13,7 @@ from ocr_onnx.errors import DependencyError, DeviceError, OcrError, OptionError
 from ocr_onnx.options import RuntimeOptions
 from ocr_onnx.runtime import opening, wheels
 from ocr_onnx.runtime.device import EXTRAS, PROVIDERS, Device, DeviceKind, parse_device
+from ocr_onnx.runtime.providers import why_refused
 
 # Without openvino: wherever it is, the CPU is as well, and reads pages faster (AMD Zen 3, FP32).
 AUTO_ORDER: tuple[DeviceKind, ...] = ("cuda", "cpu")
@@ -35,9 +36,10 @@ class DeviceReport:
 
 
 def honoured(options: RuntimeOptions) -> Device:
-    """Return the device of the options; raises what `find_device` does, or why it lacks the precision."""
+    """Return the device of the options; raises what `find_device` does, or why it can't honour the others."""
     device = find_device(options.device)
     cause = why_no_bf16(device) if options.precision == "bf16" else None
+    cause = cause or why_refused(device, options, os.environ.get("NVIDIA_TF32_OVERRIDE"))
     if cause is not None:
         raise cause
     return device
