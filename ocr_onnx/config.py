@@ -35,6 +35,8 @@ DESCRIPTIONS: Mapping[str, str] = {
     "runtime.threads": "threads of one network run; 0 for all this process may use",
     "runtime.precision": "fp32, or bf16 on device openvino where the processor has it",
     "runtime.allow_fallback": "go on with a slower device where the one asked for can't be used, and say so",
+    "runtime.gpu_memory_mib": "bound on the memory of a GPU that each network may take, in MiB; 0 for none",
+    "runtime.tf32": "let a GPU multiply in TF32; false for full FP32",
     "input.max_bytes": "bound on a file, a body or a download, in bytes",
     "input.max_pixels": "bound on width x height of a picture, checked before its pixels are decoded",
     "input.max_pages": "bound on the pages of one PDF or the frames of one file",

@@ -67,25 +67,26 @@ class Engine:
         threads: int = 0,
         precision: Precision = "fp32",
         allow_fallback: bool = False,
+        gpu_memory_mib: int = 0,
+        tf32: bool = True,
         options: Options = Options(),
         progress: model_store.Progress | None = None,
     ) -> Self:
         """Find, verify and open the models: the only step that touches disk or network.
 
         `models` is the name of a model set ("mobile", "server", "svtrv2", "repsvtr") or, for own
-        files and folders, `ModelOptions`. `device`, `threads`, `precision` and `allow_fallback` are those
-        of `RuntimeOptions`; all models run on the one device. `progress` hears of downloads.
+        files and folders, `ModelOptions`. `device` to `tf32` are those of `RuntimeOptions`; all models run
+        on the one device. `progress` hears of downloads.
 
         Raises OptionError (an option, or a device that is none), ModelError, DownloadError,
         DeviceError (a device or precision that can't be used here) and DependencyError (no ONNX
         Runtime, or two).
         """
         wanted = models if isinstance(models, ModelOptions) else ModelOptions(name=models)
-        asked = RuntimeOptions(device, threads, precision, allow_fallback)
+        asked = RuntimeOptions(device, threads, precision, allow_fallback, gpu_memory_mib, tf32)
         if wanted.cls and not options.cls.enabled:
             raise OptionError("models.cls", "was given, but cls.enabled is off", "set both, or neither")
-        chosen, fallback = granted(asked)
-        runtime = replace(asked, device=str(chosen), allow_fallback=False)
+        runtime, fallback = granted(asked)
         files = model_store.resolve(wanted, progress)
         det = open_model(files.det.path, "det", runtime)
         rec = open_model(files.rec.path, "rec", runtime)

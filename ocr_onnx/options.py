@@ -197,12 +197,21 @@ class RuntimeOptions:
     allow_fallback
         Go on with a slower device where the one asked for can't be used: "cuda" instead of "tensorrt",
         "cpu" instead of either or of "openvino". Results say so. A precision is never given up.
+    gpu_memory_mib
+        Bound on the memory that each network may take of a GPU, in MiB; 0 for none. It holds for the
+        arena of one session (weights, activations, workspace), and an engine has one for each of its
+        two or three networks; the CUDA context and its libraries come on top, some 500 MiB. On
+        "tensorrt" it bounds an engine's scratch memory, and the arena of the session for what has none.
+    tf32
+        Let a GPU multiply in TF32, with 10 bits of mantissa, where it can; false for full FP32.
     """
 
     device: str = "cpu"
     threads: Annotated[int, Range(0, 1024)] = 0
     precision: Precision = "fp32"
     allow_fallback: bool = False
+    gpu_memory_mib: Annotated[int, Range(0, 16 * 1024 * 1024)] = 0
+    tf32: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self, "runtime")

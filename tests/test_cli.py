@@ -53,11 +53,13 @@ class FakeEngine:
         threads: int,
         precision: str,
         allow_fallback: bool,
+        gpu_memory_mib: int,
+        tf32: bool,
         options: Options,
         progress: Callable[[str, int, int | None], None],
     ) -> "FakeEngine":
         self.loaded = {"models": models, "device": device, "threads": threads, "precision": precision}
-        self.loaded["allow_fallback"] = allow_fallback
+        self.loaded |= {"allow_fallback": allow_fallback, "gpu_memory_mib": gpu_memory_mib, "tf32": tf32}
         self.loaded["options"] = options
         for done in (0, 50, 100):
             progress("rec.onnx", done, 100)
@@ -188,9 +190,11 @@ def test_run_takes_options_from_file_assignments_and_flags(
     file = tmp_path / "ocr.yaml"
     file.write_text("runtime: {device: cuda, threads: 7}\ndet: {thresh: 0.1, box_thresh: 0.1}\n")
     arguments = ["--config", file, "--set", "det.thresh=0.2", "--set", "runtime.threads=5", "--threads", "3"]
+    arguments += ["--set", "runtime.tf32=false", "--set", "runtime.gpu_memory_mib=2048"]
     assert run("run", "a.png", *arguments, "--workers", "4").code == 0
     assert fake.loaded["device"] == "cuda"
     assert fake.loaded["threads"] == 3
+    assert (fake.loaded["tf32"], fake.loaded["gpu_memory_mib"]) == (False, 2048)
     assert fake.loaded["options"].det.thresh == 0.2
     assert fake.loaded["options"].det.box_thresh == 0.1
     assert fake.workers == 4
@@ -223,6 +227,8 @@ def test_run_without_flags_uses_the_defaults(run: Run, fake: FakeEngine) -> None
         "threads": default.runtime.threads,
         "precision": default.runtime.precision,
         "allow_fallback": False,
+        "gpu_memory_mib": default.runtime.gpu_memory_mib,
+        "tf32": default.runtime.tf32,
         "options": default.options,
     }
 

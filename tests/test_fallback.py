@@ -22,6 +22,7 @@ class FakeOrt(ModuleType):
     """An ONNX Runtime for GPUs whose sessions land on `active` or raise `error`; keeps what it is told."""
 
     cuda_version = "13.0"
+    __version__ = "1.31.1"
 
     def __init__(self, active: str = "", error: Exception | None = None) -> None:
         super().__init__("onnxruntime")
@@ -43,7 +44,9 @@ class FakeOrt(ModuleType):
         self, _model: bytes, _settings: object, *, providers: list[tuple[str, object]], enable_fallback: int
     ) -> SimpleNamespace:
         assert self.severities[-1] == 4
-        [(provider, _)] = providers
+        (provider, _), *behind = providers
+        beside = ["CUDAExecutionProvider"] if provider.startswith("Tensorrt") else []
+        assert [name for name, _ in behind] == beside
         self.opened.append((provider, enable_fallback))
         if self.error is not None:
             raise self.error
@@ -174,21 +177,25 @@ def test_a_run_that_fails_is_the_cause(ort: FakeOrt, monkeypatch: pytest.MonkeyP
 # What may take the place of a device
 
 
+def _granted(device: str, fallback: str) -> Granted:
+    return Granted(RuntimeOptions(device), fallback)
+
+
 @pytest.mark.parametrize(
     ("device", "broken", "granted"),
     [
-        ("cuda:1", (), Granted(Device("cuda", 1), "")),
-        ("cuda:1", ("cuda",), Granted(Device("cpu"), "cuda:1: no cuda")),
-        ("tensorrt:1", (), Granted(Device("tensorrt", 1), "")),
-        ("tensorrt:1", ("tensorrt",), Granted(Device("cuda", 1), "tensorrt:1: no tensorrt")),
+        ("cuda:1", (), _granted("cuda:1", "")),
+        ("cuda:1", ("cuda",), _granted("cpu", "cuda:1: no cuda")),
+        ("tensorrt:1", (), _granted("tensorrt:1", "")),
+        ("tensorrt:1", ("tensorrt",), _granted("cuda:1", "tensorrt:1: no tensorrt")),
         (
             "tensorrt:1",
             ("tensorrt", "cuda"),
-            Granted(Device("cpu"), "tensorrt:1: no tensorrt; cuda:1: no cuda"),
+            _granted("cpu", "tensorrt:1: no tensorrt; cuda:1: no cuda"),
         ),
-        ("openvino", ("openvino", "cuda"), Granted(Device("cpu"), "openvino: no openvino")),
-        ("auto", ("cuda",), Granted(Device("cpu"), "")),
-        ("cpu", ("cuda",), Granted(Device("cpu"), "")),
+        ("openvino", ("openvino", "cuda"), _granted("cpu", "openvino: no openvino")),
+        ("auto", ("cuda",), _granted("cpu", "")),
+        ("cpu", ("cuda",), _granted("cpu", "")),
     ],
 )
 def test_a_slower_device_is_granted_only_where_that_was_allowed(
@@ -201,6 +208,19 @@ def test_a_slower_device_is_granted_only_where_that_was_allowed(
             runtime.granted(RuntimeOptions(device))
     else:
         assert runtime.granted(RuntimeOptions(device)) == granted
+
+
+def test_options_of_a_gpu_are_dropped_with_it_and_refused_without_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = RuntimeOptions("tensorrt", allow_fallback=True, gpu_memory_mib=2048, tf32=False)
+    refuse(monkeypatch, "tensorrt")
+    kept = RuntimeOptions("cuda:0", gpu_memory_mib=2048, tf32=False)
+    assert runtime.granted(asked).options == kept
+    refuse(monkeypatch, "tensorrt", "cuda")
+    assert runtime.granted(asked).options == RuntimeOptions("cpu")
+    with pytest.raises(OptionError, match="gpu_memory_mib: is for GPUs, and this is cpu"):
+        runtime.granted(RuntimeOptions("cpu", gpu_memory_mib=2048, allow_fallback=True))
 
 
 def test_a_shared_cause_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:

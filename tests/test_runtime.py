@@ -20,6 +20,7 @@ from ocr_onnx.errors import DependencyError, DeviceError, ModelContractError, Op
 from ocr_onnx.options import Precision, RuntimeOptions
 from ocr_onnx.runtime import Device, Session, opening, probe, wheels
 from ocr_onnx.runtime import session as session_module
+from ocr_onnx.runtime.providers import GpuOptions
 
 STATM = Path("/proc/self/statm")
 CPU = RuntimeOptions("cpu", threads=1)
@@ -125,10 +126,15 @@ def test_a_session_with_other_threads_is_opened_once_and_answers_alike(
     open_session = runtime.open_session
 
     def counted(
-        subject: str, model: str, device: Device, threads: int, precision: Precision = "fp32"
+        subject: str,
+        model: str,
+        device: Device,
+        threads: int,
+        precision: Precision = "fp32",
+        gpu: GpuOptions = GpuOptions(),
     ) -> object:
         opened.append(threads)
-        return open_session(subject, model, device, threads, precision)
+        return open_session(subject, model, device, threads, precision, gpu=gpu)
 
     monkeypatch.setattr(opening, "open_session", counted)
     other = session.with_threads(1)
@@ -332,6 +338,21 @@ def test_openvino_is_told_the_precision_and_not_to_bind_threads(precision: Preci
 def test_bf16_is_refused_on_another_device(tiny_rec: Path) -> None:
     with pytest.raises(OptionError, match=r"precision=bf16: is for device openvino, and this is cpu"):
         Session(tiny_rec, RuntimeOptions("cpu", precision="bf16"))
+
+
+@pytest.mark.parametrize(
+    ("options", "subject"),
+    [
+        (RuntimeOptions(gpu_memory_mib=512), "runtime.gpu_memory_mib"),
+        (RuntimeOptions(tf32=False), "runtime.tf32=false"),
+    ],
+)
+def test_options_of_gpus_are_refused_on_a_processor(
+    tiny_rec: Path, options: RuntimeOptions, subject: str
+) -> None:
+    with pytest.raises(OptionError, match="is for GPUs, and this is cpu") as caught:
+        Session(tiny_rec, options)
+    assert caught.value.subject == subject
 
 
 @pytest.mark.parametrize(

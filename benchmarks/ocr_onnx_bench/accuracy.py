@@ -317,6 +317,8 @@ def load_engine(config: Config) -> Engine:
         device=config.runtime.device,
         threads=config.runtime.threads,
         precision=config.runtime.precision,
+        gpu_memory_mib=config.runtime.gpu_memory_mib,
+        tf32=config.runtime.tf32,
         options=config.options,
     )
 

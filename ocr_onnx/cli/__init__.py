@@ -13,6 +13,7 @@ import typer
 
 import ocr_onnx
 from ocr_onnx.cli.bench import bench_app
+from ocr_onnx.cli.engines import build_engines
 from ocr_onnx.cli.export import export_model
 from ocr_onnx.cli.models import models_app
 from ocr_onnx.cli.options import Assignments, ConfigFile
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command("run")(read_inputs)
 app.add_typer(models_app, name="models")
 app.command("export")(export_model)
+app.command("build-engines")(build_engines)
 app.add_typer(bench_app, name="bench")
 
 

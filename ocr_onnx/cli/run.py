@@ -196,6 +196,8 @@ def _loaded(config: "Config", quiet: bool) -> "Engine":
             threads=config.runtime.threads,
             precision=config.runtime.precision,
             allow_fallback=config.runtime.allow_fallback,
+            gpu_memory_mib=config.runtime.gpu_memory_mib,
+            tf32=config.runtime.tf32,
             options=config.options,
             progress=progress,
         )

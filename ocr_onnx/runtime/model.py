@@ -6,7 +6,7 @@ from typing import Protocol
 
 from ocr_onnx.manifest import Stage
 from ocr_onnx.options import RuntimeOptions
-from ocr_onnx.runtime.device import Device
+from ocr_onnx.runtime.device import Device, parse_device
 from ocr_onnx.runtime.session import Array, Session, TensorInfo
 
 
@@ -42,7 +42,12 @@ class Model(Protocol):
 def open_model(path: Path, stage: Stage, options: RuntimeOptions) -> Model:
     """Open a stage's model on the device of the options; raises what `Session` does.
 
-    `stage` tells in which shapes its inputs come.
+    `stage` tells in which shapes its inputs come, which only TensorRT has to know.
     """
-    del stage  # every device so far takes any shape
+    if options.device != "auto" and parse_device(options.device).kind == "tensorrt":
+        from ocr_onnx.runtime.tensorrt import (
+            TensorRtModel,
+        )  # brings OpenCV, which a CPU's doctor can do without
+
+        return TensorRtModel(path, stage, options)
     return Session(path, options)

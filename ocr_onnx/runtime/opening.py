@@ -10,7 +10,7 @@ from ocr_onnx.errors import DeviceError, ModelContractError, OcrError
 from ocr_onnx.options import Precision
 from ocr_onnx.runtime import libraries, wheels
 from ocr_onnx.runtime.device import ON_PROCESSOR, PROVIDERS, Device
-from ocr_onnx.runtime.providers import provider_options
+from ocr_onnx.runtime.providers import GpuOptions, provider_chain
 
 LOG_ERRORS_ONLY = 3
 DOCTOR = "run `ocr-onnx doctor` to see what is installed and what is missing"
@@ -23,6 +23,7 @@ def open_session(
     threads: int,
     precision: Precision = "fp32",
     profile: str | None = None,
+    gpu: GpuOptions = GpuOptions(),
 ) -> Any:
     """Open an ONNX Runtime session for a path or a model's bytes; `subject` names it in errors.
 
@@ -47,22 +48,21 @@ def open_session(
     if device.kind == "cpu":
         _share_arena()
         settings.add_session_config_entry("session.use_env_allocators", "1")
-    if device.kind == "openvino":  # fused operations of ONNX Runtime's own are not OpenVINO's
+    # fused operations of ONNX Runtime's own are neither OpenVINO's nor TensorRT's
+    if device.kind in ("openvino", "tensorrt"):
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    provider, options = PROVIDERS[device.kind], provider_options(device, threads, precision)
+    chain = provider_chain(device, threads, precision, gpu, ort.__version__)
     on_gpu = device.kind not in ON_PROCESSOR
     if on_gpu:
         libraries.find_cuda(ort)  # its provider does not find them where pip puts them
     try:
         with wheels.quiet(ort) if on_gpu else contextlib.nullcontext():
-            session = ort.InferenceSession(
-                model, settings, providers=[(provider, options)], enable_fallback=0
-            )
+            session = ort.InferenceSession(model, settings, providers=chain, enable_fallback=0)
     except wheels.ort_errors() as error:
         raise _refusal(subject, device, error) from error
     active = session.get_providers()[0]
-    if active != provider:
-        raise _vanished(device, active, options)
+    if active != PROVIDERS[device.kind]:
+        raise _vanished(device, active, chain[0][1])
     return session
 
 

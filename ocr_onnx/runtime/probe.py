@@ -4,7 +4,7 @@ import ctypes
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, get_args
@@ -15,6 +15,7 @@ from ocr_onnx.errors import DependencyError, DeviceError, OcrError, OptionError
 from ocr_onnx.options import Precision, RuntimeOptions
 from ocr_onnx.runtime import driver, libraries, opening, wheels
 from ocr_onnx.runtime.device import EXTRAS, ON_PROCESSOR, PROVIDERS, Device, DeviceKind, parse_device
+from ocr_onnx.runtime.providers import why_refused
 
 # Without openvino: wherever it is, the CPU is as well, and reads pages faster (AMD Zen 3, FP32).
 AUTO_ORDER: tuple[DeviceKind, ...] = ("cuda", "cpu")
@@ -48,16 +49,17 @@ class DeviceReport:
 
 
 class Granted(NamedTuple):
-    """The device to run on and, where it is not the one that was asked for, why: "cuda:0: has ..."."""
+    """What to run with and, where its device is not the one that was asked for, why: "cuda:0: has ..."."""
 
-    device: Device
+    options: RuntimeOptions
     fallback: str
 
 
 def granted(options: RuntimeOptions) -> Granted:
-    """Return the device of the options or, with `allow_fallback`, the next slower one that works.
+    """Settle on the device of the options or, with `allow_fallback`, on the next slower one that works.
 
-    Raises what `find_device` does, or why the device lacks the precision, which no fallback is for.
+    Options of GPUs are dropped where the fallback is a processor. Raises what `find_device` does, or
+    why the device lacks the precision, which no fallback is for, or can't honour another option.
     """
     asked = _parsed(options.device)
     slower = FALLBACKS[asked.kind] if options.allow_fallback else ()
@@ -65,12 +67,22 @@ def granted(options: RuntimeOptions) -> Granted:
     for device in (asked, *(Device(kind, asked.index if kind == "cuda" else 0) for kind in slower)):
         cause = why_unusable(device)
         if cause is None:
+            settled = _settled(options, device, is_fallback=bool(refused))
             cause = why_no_precision(device, options.precision)
+            cause = cause or why_refused(device, settled, os.environ.get("NVIDIA_TF32_OVERRIDE"))
             if cause is not None:
                 raise refused[0] if refused else cause
-            return Granted(device, _told(refused))
+            return Granted(settled, _told(refused))
         refused.append(cause)
     raise refused[0]
+
+
+def _settled(options: RuntimeOptions, device: Device, *, is_fallback: bool) -> RuntimeOptions:
+    """Return the options for a device that was found to work."""
+    settled = replace(options, device=str(device), allow_fallback=False)
+    if is_fallback and device.kind in ON_PROCESSOR:
+        return replace(settled, gpu_memory_mib=0, tf32=True)
+    return settled
 
 
 def _told(refused: Sequence[OcrError]) -> str:
@@ -81,7 +93,7 @@ def _told(refused: Sequence[OcrError]) -> str:
 
 def honoured(options: RuntimeOptions) -> Device:
     """Return the device to run on; raises what `granted` does."""
-    return granted(options).device
+    return parse_device(granted(options).options.device)
 
 
 def find_device(text: str) -> Device:

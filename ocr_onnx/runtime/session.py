@@ -20,6 +20,7 @@ from ocr_onnx.errors import ModelContractError
 from ocr_onnx.options import RuntimeOptions
 from ocr_onnx.runtime import opening, probe, wheels
 from ocr_onnx.runtime.device import ON_PROCESSOR, PROVIDERS
+from ocr_onnx.runtime.providers import GpuOptions, TensorRtOptions
 from ocr_onnx.threads import Turns, usable_threads
 
 Array: TypeAlias = NDArray[Any]
@@ -54,15 +55,17 @@ class Session:
     May be called from many threads at once. Runs on the processor, of all sessions of the process,
     take turns where together they ask for more threads than there are: at once they would be no
     faster and need more memory. Survives a fork (the child opens the model anew, as ONNX Runtime's
-    thread pool stays behind) and pickling (the copy does the same).
+    thread pool stays behind) and pickling (the copy does the same). `engine` is for device tensorrt:
+    which of the model's engines this session runs.
 
     Raises DeviceError where the device can't be used, ModelContractError where the file is not an
     ONNX model. There is no quiet change to another device.
     """
 
-    def __init__(self, path: Path, options: RuntimeOptions) -> None:
+    def __init__(self, path: Path, options: RuntimeOptions, engine: TensorRtOptions | None = None) -> None:
         self.path = path
         self._options = options
+        self._gpu = GpuOptions(options.gpu_memory_mib, options.tf32, engine)
         self.device = probe.honoured(options)
         self.provider = PROVIDERS[self.device.kind]
         # By process: a parent's session is of no use in its child, and destroying it there hangs.
@@ -102,8 +105,8 @@ class Session:
             self._by_threads.setdefault(threads, other)
         return self._by_threads[threads]
 
-    def __reduce__(self) -> tuple[type["Session"], tuple[Path, RuntimeOptions]]:
-        return type(self), (self.path, self._options)
+    def __reduce__(self) -> tuple[type["Session"], tuple[Path, RuntimeOptions, TensorRtOptions | None]]:
+        return type(self), (self.path, self._options, self._gpu.engine)
 
     def _open(self) -> _Opened:
         """Open the model in this process, unless another thread just did."""
@@ -114,7 +117,12 @@ class Session:
         with shared.opening:
             if os.getpid() not in self._opened:
                 session = opening.open_session(
-                    str(self.path), str(self.path), self.device, threads, self._options.precision
+                    str(self.path),
+                    str(self.path),
+                    self.device,
+                    threads,
+                    self._options.precision,
+                    gpu=self._gpu,
                 )
                 # a GPU runs the operations of a network one after the other anyway
                 turns = shared.turns if self.device.kind in ON_PROCESSOR else Turns(1)
@@ -173,7 +181,13 @@ def node_placement(path: Path, options: RuntimeOptions, feeds: Mapping[str, Arra
     with tempfile.TemporaryDirectory() as folder:
         threads = options.threads or usable_threads()
         session = opening.open_session(
-            str(path), str(path), device, threads, options.precision, profile=f"{folder}/trace"
+            str(path),
+            str(path),
+            device,
+            threads,
+            options.precision,
+            profile=f"{folder}/trace",
+            gpu=GpuOptions(options.gpu_memory_mib, options.tf32),
         )
         session.run(None, dict(feeds))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
