@@ -23,6 +23,7 @@ class FakeOrt(ModuleType):
 
     cuda_version = "13.0"
     __version__ = "1.31.1"
+    GraphOptimizationLevel = SimpleNamespace(ORT_DISABLE_ALL=0)
 
     def __init__(self, active: str = "", error: Exception | None = None) -> None:
         super().__init__("onnxruntime")
