@@ -292,7 +292,7 @@ def test_a_result_is_written_before_the_next_page_is_read(monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "stdout", stdout)
     inputs: Any = sources()
     monkeypatch.setattr(run, "_is_one_source", lambda _inputs: False)
-    assert run._read_all(inputs, Config(), Format.jsonl, None, 1, quiet=True)
+    assert run._read_all(inputs, Config(), Format.jsonl, None, 1, warm_up=False, quiet=True)
     assert written[0] == ""
     assert json.loads(written[1])["source"] == "a.png"
 

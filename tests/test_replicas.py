@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ocr_onnx.errors import DeviceError, ModelContractError
 from ocr_onnx.options import RuntimeOptions
-from ocr_onnx.runtime import Array, Device, Replicas, Session, TensorInfo, probe
+from ocr_onnx.runtime import Array, Device, Replicas, Session, TensorInfo, open_model
 
 SECONDS = 60  # that a test waits for what should come at once
 
@@ -395,19 +395,10 @@ def test_a_forked_child_has_a_queue_of_its_own(tiny_rec: Path, monkeypatch: pyte
     assert _sum(two) == expected
 
 
-def test_several_gpus_open_a_session_each(tiny_rec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ocr_onnx.runtime import model as module
-
-    opened: list[str] = []
-
-    def session(path: Path, options: RuntimeOptions) -> Session:
-        opened.append(options.device)
-        return Session(path, RuntimeOptions("cpu", threads=1))
-
-    monkeypatch.setattr(probe, "why_unusable", lambda _: None)
-    monkeypatch.setattr(module, "Session", session)
-    model = module.open_model(tiny_rec, "rec", RuntimeOptions("cuda:1,0"))
-    assert opened == ["cuda:1", "cuda:0"]
-    assert isinstance(model, Replicas)
-    assert isinstance(module.open_model(tiny_rec, "rec", RuntimeOptions("cuda:1")), Session)
-    assert opened == ["cuda:1", "cuda:0", "cuda:1"]
+def test_several_gpus_open_a_session_each(tiny_rec: Path, pretended_gpus: list[int]) -> None:
+    several = open_model(tiny_rec, "rec", RuntimeOptions("cuda:1,0"))
+    assert isinstance(several, Replicas)
+    assert [str(replica.device) for replica in several.replicas] == ["cuda:1", "cuda:0"]
+    assert pretended_gpus == [1, 0]
+    assert isinstance(open_model(tiny_rec, "rec", RuntimeOptions("cuda:1")), Session)
+    assert pretended_gpus == [1, 0, 1]
