@@ -24,6 +24,7 @@ from ocr_onnx.config import Config, load
 from ocr_onnx.data import PageResult, Provenance, TextLine
 from ocr_onnx.errors import InputError, ModelMissingError, OcrError
 from ocr_onnx.formats import Format
+from ocr_onnx.inference import WarmUp
 from ocr_onnx.options import ModelOptions, Options
 from tests.conftest import Run
 
@@ -44,6 +45,11 @@ class FakeEngine:
         self.loaded: dict[str, Any] = {}
         self.workers = 0
         self.provenance: Provenance | None = None
+        self.warm_ups = 0
+
+    def warm_up(self) -> WarmUp:
+        self.warm_ups += 1
+        return WarmUp(runs=12, seconds=3.456)
 
     def load(
         self,
@@ -277,6 +283,14 @@ def test_reference_has_the_reference_keys(run: Run) -> None:
     reference = json.loads(row)
     assert list(reference) == ["input_path", "dt_polys", "dt_scores", "rec_text", "rec_score"]
     assert reference["rec_text"] == ["a", "第二行"]
+
+
+def test_a_warm_up_is_made_and_told_when_asked_for(run: Run, fake: FakeEngine) -> None:
+    assert "warm-up" not in run("run", "a.png").err
+    assert fake.warm_ups == 0
+    assert "warm-up: 12 runs in 3.5 s\n" in run("run", "a.png", "--warm-up").err
+    assert run("run", "a.png", "--warm-up", "--quiet").err == ""
+    assert fake.warm_ups == 2
 
 
 @pytest.mark.usefixtures("fake")
