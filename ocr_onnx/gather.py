@@ -48,7 +48,8 @@ class Gathered(Generic[Result]):
 
     def __call__(self, *arrays: Array) -> Result:
         """Return the result for the rows of these arrays."""
-        queue, call = self._queue(), _Call[Result](arrays)
+        queue = self._queue()
+        call = _Call[Result](arrays, threading.Condition(queue.lock))
         while call.answer is None:
             with queue.batch(call) as batch:
                 self._run(batch)
@@ -84,6 +85,7 @@ class _Call(Generic[Result]):
     """Arrays that wait for a run."""
 
     arrays: tuple[Array, ...]
+    changed: threading.Condition  # one of its own: who waits is woken when it is answered or next, not before
     answer: Result | None = None
     alone: bool = False  # a run that it shared failed
     given_up: bool = False  # whoever called is gone
@@ -103,13 +105,13 @@ class _Call(Generic[Result]):
 
 
 class _Queue(Generic[Result]):
-    """Which calls run together next. Its fields change under `_changed` only."""
+    """Which calls run together next. Its fields change under `lock` only."""
 
     def __init__(self, max_rows: int, max_bytes: int, at_once: int) -> None:
         self._max_rows, self._max_bytes = max_rows, max_bytes
         self._free = at_once
         self._waiting: deque[_Call[Result]] = deque()
-        self._changed = threading.Condition()
+        self.lock = threading.Lock()
 
     @contextmanager
     def batch(self, call: _Call[Result]) -> Iterator[list[_Call[Result]]]:
@@ -124,22 +126,22 @@ class _Queue(Generic[Result]):
             yield batch
             ended = True
         finally:
-            with self._changed:
+            with self.lock:
                 left = [other for other in batch if other.answer is None and (ended or other is not call)]
                 for other in reversed(left):
                     other.alone = True
                     if not other.given_up:
                         self._waiting.appendleft(other)
                 self._free += bool(batch)
-                self._changed.notify_all()
+                self._wake(batch)
 
     def _wait(self, call: _Call[Result]) -> list[_Call[Result]]:
-        with self._changed:
+        with self.lock:
             if not call.alone:  # else it was put back ahead of the others
                 self._waiting.append(call)
             decided = False
             try:
-                decided = self._changed.wait_for(lambda: call.answer is not None or self._is_next(call))
+                decided = call.changed.wait_for(lambda: call.answer is not None or self._is_next(call))
             finally:
                 if not decided:  # an interrupted wait must not hold up those behind it
                     self._give_up(call)
@@ -152,7 +154,7 @@ class _Queue(Generic[Result]):
         call.given_up = True
         if call in self._waiting:
             self._waiting.remove(call)
-        self._changed.notify_all()
+        self._wake([])
 
     def _batch_of(self, first: _Call[Result]) -> list[_Call[Result]]:
         """Take the first call from the queue and, unless it has to be alone, those that fit into its run."""
@@ -166,5 +168,11 @@ class _Queue(Generic[Result]):
         for call in batch:
             self._waiting.remove(call)
         self._free -= 1
-        self._changed.notify_all()
+        self._wake([])
         return batch
+
+    def _wake(self, calls: list[_Call[Result]]) -> None:
+        """Let the threads of these calls look again, and that of the first in line if it may run."""
+        first = [self._waiting[0]] if self._waiting and self._free > 0 else []
+        for call in calls + first:
+            call.changed.notify()

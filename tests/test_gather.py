@@ -340,6 +340,6 @@ def test_it_survives_a_fork_while_a_run_is_under_way() -> None:
 
 def test_a_forked_child_has_a_queue_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     gathered = Gathered(_double, _pick)
-    gathered._queue()._changed.acquire()  # held by a thread that a child does not have
+    gathered._queue().lock.acquire()  # held by a thread that a child does not have
     monkeypatch.setattr(os, "getpid", lambda: -1)
     assert _four(gathered) == [8]

@@ -13,8 +13,9 @@ Array: TypeAlias = NDArray[Any]
 Key: TypeAlias = tuple[tuple[str, ...], tuple[tuple[str, str, tuple[int, ...]], ...]]
 """The outputs that are wanted, and name, dtype and shape of every input."""
 
-# A det input of a million pixels and its map take 7 MB, six lines of 320 px less than half of one.
-MAX_BUFFER_BYTES = 256 * 1024 * 1024
+# A det input of a million pixels and its map take 7 MB (16 where a stock model wants floats), 32 lines of
+# 320 px 1.5 MB. Buffers lie outside the arena of the session, and so outside a limit that it may have.
+MAX_BUFFER_BYTES = 128 * 1024 * 1024
 
 
 class _Bound(NamedTuple):
