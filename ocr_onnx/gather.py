@@ -15,6 +15,8 @@ from ocr_onnx.errors import OcrError
 
 Array: TypeAlias = NDArray[Any]
 Result = TypeVar("Result")
+Take: TypeAlias = Callable[[Result, slice], Result]
+"""Picks rows of a result."""
 
 MAX_ROWS = 32
 MAX_BYTES = 32 * 48 * 320 * 3  # of images: 32 lines of 320 px; a wide line is as much work as several
@@ -36,7 +38,7 @@ class Gathered(Generic[Result]):
     def __init__(
         self,
         infer: Callable[..., Result],
-        take: Callable[[Result, slice], Result],
+        take: Take[Result],
         max_rows: int = MAX_ROWS,
         max_bytes: int = MAX_BYTES,
         at_once: int = 1,

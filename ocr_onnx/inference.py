@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from ocr_onnx import classify, contract, detect, recognize
 from ocr_onnx.data import F32Array
 from ocr_onnx.errors import ModelContractError
-from ocr_onnx.gather import Gathered
+from ocr_onnx.gather import MAX_ROWS, Array, Gathered, Result, Take
 from ocr_onnx.manifest import Stage
 from ocr_onnx.model_store import ModelFiles
 from ocr_onnx.options import RuntimeOptions
-from ocr_onnx.runtime import Model, Replicas, Shape, open_model, warm_up_shapes
+from ocr_onnx.runtime import Model, Replicas, open_model
+from ocr_onnx.runtime.buckets import Shape, padded_batch, warm_up_shapes
 from ocr_onnx.threads import usable_threads
 
 STAGES: tuple[Stage, ...] = ("det", "rec", "cls")
@@ -151,13 +152,23 @@ def _on_gpus(models: Models, classes: int, count: int) -> Layout:
     second one would double the memory.
     """
     det, rec, cls = _networks(models, classes)
-    rec = Gathered(rec, _steps_of, at_once=count)
+    rec = Gathered(partial(_filled, rec, _steps_of), _steps_of, at_once=count)
+    if cls is not None:
+        cls = Gathered(partial(_filled, cls, _rows_of), _rows_of, at_once=count)
     return Layout(
-        Networks(det, rec, None if cls is None else Gathered(cls, _rows_of, at_once=count)),
+        Networks(det, rec, cls),
         rec_lanes=recognize.Lanes(rec, GPU_LANES),
         pages_at_once=min(PAGES_PER_GPU * count, MAX_PAGES_AT_ONCE),
         share=None,
     )
+
+
+def _filled(infer: Callable[..., Result], take: Take[Result], *arrays: Array) -> Result:
+    """Run a batch filled up with blank rows: to a GPU, every number of rows is another shape."""
+    rows = len(arrays[0])
+    blank = max(0, padded_batch(rows, MAX_ROWS) - rows)
+    filled = (np.concatenate([array, np.zeros((blank, *array.shape[1:]), array.dtype)]) for array in arrays)
+    return take(infer(*(filled if blank else arrays)), slice(rows))
 
 
 def _steps_of(found: recognize.CtcSteps, rows: slice) -> recognize.CtcSteps:

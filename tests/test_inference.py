@@ -19,7 +19,8 @@ from ocr_onnx.gather import Gathered
 from ocr_onnx.manifest import Stage
 from ocr_onnx.options import ClsOptions, DetOptions, Options, RecOptions
 from ocr_onnx.recognize import CtcSteps
-from ocr_onnx.runtime import Replicas, warm_up_shapes
+from ocr_onnx.runtime import Replicas
+from ocr_onnx.runtime.buckets import Shape, warm_up_shapes
 
 DEMO = Path(__file__).parent / "data" / "boarding-pass.png"
 TURNING = Options(det=DetOptions(limit_type="max", limit_side_px=480), cls=ClsOptions(enabled=True))
@@ -90,6 +91,16 @@ def _count(calls: list[tuple[int, ...]]) -> Callable[[NDArray[np.uint8], NDArray
     return rec
 
 
+@pytest.mark.parametrize(("rows", "batch"), [(1, 1), (2, 2), (3, 4), (5, 8), (17, 32), (32, 32), (40, 40)])
+def test_batches_on_a_gpu_are_filled_up_to_few_sizes(rows: int, batch: int) -> None:
+    runs: list[tuple[int, ...]] = []
+    widths = np.arange(1, rows + 1, dtype=np.int32)
+    found = inference._filled(_count(runs), inference._steps_of, np.ones((rows, 48, 32, 3), np.uint8), widths)
+    assert runs == [(batch, 48, 32, 3)]
+    assert found.labels[:, 0].tolist() == widths.tolist()
+    assert len(found.probs) == rows
+
+
 def test_lines_that_share_a_run_get_their_own_steps() -> None:
     runs: list[tuple[int, ...]] = []
     gathered = Gathered(_count(runs), inference._steps_of)
@@ -113,7 +124,11 @@ def test_a_warm_up_runs_every_shape_on_every_gpu(
     options: Options,
     stages: tuple[Stage, ...],
 ) -> None:
-    shapes = {"det": ((1, 32, 64), (1, 64, 64)), "rec": ((1, 48, 32), (2, 48, 32)), "cls": ((3, 48, 192),)}
+    shapes = {
+        "det": (Shape(1, 32, 64), Shape(1, 64, 64)),
+        "rec": (Shape(1, 48, 32), Shape(2, 48, 32)),
+        "cls": (Shape(3, 48, 192),),
+    }
     monkeypatch.setattr(inference, "warm_up_shapes", shapes.get)
     engine = Engine.load("mobile", device="cuda:0,1", options=options)
     assert engine.shapes_seen() == dict.fromkeys(stages, 0)

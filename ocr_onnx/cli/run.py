@@ -167,7 +167,7 @@ def _read_all(
 
     if save_path is not None:
         _make_folder(save_path)
-    engine = _load(config, warm_up, quiet)
+    engine = _loaded(config, warm_up, quiet)
     count = 0
     root = None if save_path is None else _common_folder(inputs)
     with page_progress(quiet=quiet) as advance:
@@ -191,7 +191,7 @@ def _read_all(
     return not failed
 
 
-def _load(config: "Config", warm_up: bool, quiet: bool) -> "Engine":
+def _loaded(config: "Config", warm_up: bool, quiet: bool) -> "Engine":
     """Fetch and open the models; a warning tells of a device that is not the one asked for."""
     from ocr_onnx import model_store
     from ocr_onnx.engine import Engine

@@ -1,7 +1,6 @@
 """THE package that imports ONNX Runtime: a device and a model file in, a session that ran on it out."""
 
 from ocr_onnx.runtime.binding import Array
-from ocr_onnx.runtime.buckets import Shape, warm_up_shapes
 from ocr_onnx.runtime.device import PROVIDERS, Device, DeviceKind, parse_device
 from ocr_onnx.runtime.model import Model, open_model
 from ocr_onnx.runtime.opening import open_session
@@ -29,7 +28,6 @@ __all__ = [
     "Model",
     "Replicas",
     "Session",
-    "Shape",
     "TensorInfo",
     "device_reports",
     "find_device",
@@ -41,7 +39,6 @@ __all__ = [
     "open_session",
     "parse_device",
     "provider_options",
-    "warm_up_shapes",
     "why_no_bf16",
     "why_unusable",
 ]

@@ -90,7 +90,7 @@ def find_device(text: str) -> Device:
     Raises OptionError for what is no device, DeviceError with the cause for what can't be used.
     """
     device = _parsed(text)
-    cause = next(filter(None, map(why_unusable, device.each)), None)
+    cause = why_unusable(device)
     if cause is not None:
         raise cause
     return device
@@ -103,7 +103,12 @@ def _parsed(text: str) -> Device:
 
 
 def why_unusable(device: Device) -> OcrError | None:
-    """Return the error that explains why a single device can't be used; None where it can."""
+    """Return the error that explains why a device can't be used; None where it can.
+
+    Of several GPUs every one has to work.
+    """
+    if device.more:
+        return next(filter(None, map(why_unusable, device.each)), None)
     try:
         ort = wheels.onnxruntime()
     except DependencyError as error:
