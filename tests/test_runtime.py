@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 from ocr_onnx import model_store, runtime
-from ocr_onnx.errors import DependencyError, DeviceError, ModelContractError, OptionError
+from ocr_onnx.errors import DependencyError, DeviceError, ModelContractError, OcrError, OptionError
 from ocr_onnx.options import Precision, RuntimeOptions
 from ocr_onnx.runtime import Device, Session, opening, probe, wheels
 from ocr_onnx.runtime import session as session_module
@@ -80,7 +80,11 @@ def test_several_gpus_are_each_a_device() -> None:
 
 
 def test_every_one_of_several_gpus_has_to_work(tiny_rec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def only_first(device: Device) -> DeviceError | None:
+    why_unusable = probe.why_unusable
+
+    def only_first(device: Device) -> OcrError | None:
+        if device.more:
+            return why_unusable(device)
         return DeviceError(str(device), "is not there", "look") if device.index else None
 
     monkeypatch.setattr(probe, "why_unusable", only_first)
