@@ -56,7 +56,9 @@ class BoundSession:
         key = wanted, tuple((name, array.dtype.str, array.shape) for name, array in feeds.items())
         bound = self._bound.pop(key, None)
         if bound is None:
-            return self._first_run(key, feeds)
+            # an outlier is to cost no other shape its buffers, nor to make the device's pool of them grow
+            is_outlier = sum(array.nbytes for array in feeds.values()) > self._max_bytes
+            return self._session.run(wanted, feeds) if is_outlier else self._first_run(key, feeds)
         self._bound[key] = bound  # now the one used last
         for name, value in bound.inputs.items():
             value.update_inplace(np.ascontiguousarray(feeds[name]))
@@ -86,7 +88,7 @@ class BoundSession:
 
     def _keep(self, key: Key, bound: _Bound) -> None:
         if bound.size_bytes > self._max_bytes:
-            return  # an outlier is to cost no other shape its buffers
+            return
         self._bound[key] = bound
         self.held_bytes += bound.size_bytes
         while self.held_bytes > self._max_bytes:
