@@ -1,7 +1,7 @@
 """How an engine lays out its networks on one processor, one GPU and several; the GPUs are pretended."""
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +14,12 @@ from PIL import Image
 from ocr_onnx import inference
 from ocr_onnx.data import F32Array, ImageBgr, PageResult
 from ocr_onnx.engine import Engine
-from ocr_onnx.errors import OptionError
+from ocr_onnx.errors import ModelContractError, OptionError
 from ocr_onnx.gather import Gathered
 from ocr_onnx.manifest import Stage
 from ocr_onnx.options import ClsOptions, DetOptions, Options, RecOptions
 from ocr_onnx.recognize import CtcSteps
-from ocr_onnx.runtime import Replicas
+from ocr_onnx.runtime import Array, Replicas, Session
 from ocr_onnx.runtime.buckets import Shape, warm_up_shapes
 
 DEMO = Path(__file__).parent / "data" / "boarding-pass.png"
@@ -61,6 +61,32 @@ def test_gpus_share_the_lines_of_all_pages_and_read_what_the_processor_reads(
     assert list(engine.stream([page] * 4)) == [wanted] * 4
     small = replace(TURNING, rec=RecOptions(batch_size=1))
     assert list(engine.stream([page] * 2, workers=2, options=small)) == [wanted] * 2
+
+
+def test_a_gpu_that_breaks_down_costs_no_page(
+    pretended_gpus: list[int],
+    page: ImageBgr,
+    expected: PageResult,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = Engine.load("mobile", device="cuda:0,1", options=TURNING)
+    assert set(pretended_gpus) == {0, 1}
+    run = Session.__call__
+
+    def broken(
+        session: Session, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None
+    ) -> list[Array]:
+        if session.device.index == 1:
+            raise ModelContractError(str(session.path), "failed: the GPU is lost", "restart")
+        return run(session, feeds, outputs)
+
+    monkeypatch.setattr(Session, "__call__", broken)
+    wanted = _elsewhere(expected, "cuda:0,1")
+    assert list(engine.stream([page] * 3, workers=3)) == [wanted] * 3
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == 3  # one for each network
+    assert all("cuda:1 is out of service" in warning for warning in warnings)
 
 
 def test_an_engine_on_gpus_survives_pickling(
