@@ -186,6 +186,12 @@ def test_a_run_that_fails_is_the_cause(ort: FakeOrt, monkeypatch: pytest.MonkeyP
             ("tensorrt", "cuda"),
             Granted(Device("cpu"), "tensorrt:1: no tensorrt; cuda:1: no cuda"),
         ),
+        (
+            "tensorrt:2,0",
+            ("tensorrt",),
+            Granted(Device("cuda", 2, (0,)), "tensorrt:2,0: no tensorrt"),
+        ),
+        ("cuda:0,1", ("cuda",), Granted(Device("cpu"), "cuda:0,1: no cuda")),
         ("openvino", ("openvino", "cuda"), Granted(Device("cpu"), "openvino: no openvino")),
         ("auto", ("cuda",), Granted(Device("cpu"), "")),
         ("cpu", ("cuda",), Granted(Device("cpu"), "")),
@@ -256,7 +262,7 @@ def test_every_model_of_an_engine_takes_the_same_device_and_results_say_which(
         opened.append(options)
         return runtime.open_model(path, stage, options)
 
-    monkeypatch.setattr("ocr_onnx.engine.open_model", counted)
+    monkeypatch.setattr("ocr_onnx.inference.open_model", counted)
     own = ModelOptions(det=str(tiny_det), rec=str(tiny_rec))
     with pytest.raises(DeviceError, match="cuda:0: no cuda"):
         Engine.load(own, device="cuda", threads=1)

@@ -4,7 +4,7 @@ import ctypes
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, get_args
@@ -62,7 +62,10 @@ def granted(options: RuntimeOptions) -> Granted:
     asked = _parsed(options.device)
     slower = FALLBACKS[asked.kind] if options.allow_fallback else ()
     refused: list[OcrError] = []
-    for device in (asked, *(Device(kind, asked.index if kind == "cuda" else 0) for kind in slower)):
+    for device in (
+        asked,
+        *(replace(asked, kind=kind) if kind == "cuda" else Device(kind) for kind in slower),
+    ):
         cause = why_unusable(device)
         if cause is None:
             cause = why_no_precision(device, options.precision)
