@@ -88,8 +88,9 @@ class Provenance:
     """How a result came about.
 
     `models` maps stage ("det", "cls", "rec") to "name@sha256", `device` is the device that ran
-    ("cpu", "cuda:0"), `provider` ONNX Runtime's name for it, `det_scale_xy` the detector's input
-    pixels per page pixel, `version` that of ocr-onnx, `precision` what the networks computed in.
+    ("cpu", "cuda:0", several as "cuda:0,1"), `provider` ONNX Runtime's name for it, `det_scale_xy` the
+    detector's input pixels per page pixel, `version` that of ocr-onnx, `precision` what the networks
+    computed in.
     `fallback` is empty, or tells which device was asked for and why it could not be used, where
     `allow_fallback` let a slower one run: "cuda:0: the NVIDIA driver was not found".
     """

@@ -4,37 +4,25 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import version
 from itertools import islice
-from typing import NamedTuple, Self, TypeAlias, TypeVar
+from typing import Self, TypeVar
 
-from ocr_onnx import classify, contract, crop, detect, inputs, model_store, order, recognize, search
+from ocr_onnx import classify, crop, detect, inference, inputs, model_store, order, recognize, search
 from ocr_onnx.data import Angle, Detections, ImageBgr, Page, PageResult, Provenance, TextLine
 from ocr_onnx.detect import DetInput
-from ocr_onnx.errors import InputError, ModelContractError, OcrError, OptionError
+from ocr_onnx.errors import InputError, OcrError, OptionError
+from ocr_onnx.inference import Models, Networks, WarmUp
 from ocr_onnx.inputs import Readable
+from ocr_onnx.manifest import Stage
 from ocr_onnx.options import ModelOptions, Options, Precision, RuntimeOptions
 from ocr_onnx.recognize import RecognizedLine
-from ocr_onnx.runtime import Model, granted, open_model
-from ocr_onnx.threads import usable_threads
+from ocr_onnx.runtime import granted
 
 PAGES_AHEAD = 2  # decoded and waiting, or read and not yet asked for, beside one per worker
-MAX_PAGES_AT_ONCE = 32  # unless told; every page holds its picture and a run's memory
-MAX_LANES = 8  # every lane holds a run's memory, and a page has few runs to share out
 COARSE_SCALE = 0.25  # below it, text of ordinary size is too small for the detector
 
 Item = TypeVar("Item")
-Models: TypeAlias = tuple[Model, Model, Model | None]
-"""Those of det, rec and cls."""
-
-
-class Networks(NamedTuple):
-    """A callable per stage, each run of which takes as many threads."""
-
-    det: detect.Infer
-    rec: recognize.Infer
-    cls: classify.Infer | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +33,8 @@ class Engine:
     to character. `rec_lanes` reads the lines of one page side by side where `rec` would read them
     one run after the other. `pages_at_once` is how many pages `stream` reads at a time unless told,
     and `share` gives the networks for so many: with fewer threads a run, as runs side by side do
-    more than one after the other on all threads. `provenance` is stamped on every result.
+    more than one after the other on all threads. `provenance` is stamped on every result. `models` are
+    what the networks run on; an engine of other callables has none.
     """
 
     det: detect.Infer
@@ -57,6 +46,7 @@ class Engine:
     share: Callable[[int], Networks] | None = None
     options: Options = Options()
     provenance: Provenance | None = None
+    models: Models | None = None
 
     @classmethod
     def load(
@@ -88,37 +78,46 @@ class Engine:
             raise OptionError("models.cls", "was given, but cls.enabled is off", "set both, or neither")
         runtime, fallback = granted(asked)
         files = model_store.resolve(wanted, progress)
-        det = open_model(files.det.path, "det", runtime)
-        rec = open_model(files.rec.path, "rec", runtime)
-        contract.check_rec(rec, str(rec.path))
-        charset = _charset(files, rec)
-        used = [("det", files.det), ("rec", files.rec)]
-        cls_model = None
-        if options.cls.enabled:
-            cls_model = open_model(files.cls.path, "cls", runtime)
-            used.append(("cls", files.cls))
-        networks = _networks((det, rec, cls_model), len(charset))
-        threads = runtime.threads or usable_threads()
-        on_cpu = det.device.kind == "cpu"
+        opened = inference.open_models(files, runtime, with_cls=options.cls.enabled)
+        charset = inference.charset_of(files, opened.rec)
+        layout = inference.layout(opened, len(charset), runtime.threads)
+        used = [("det", files.det), ("rec", files.rec)] + [("cls", files.cls)] * options.cls.enabled
         return cls(
-            det=networks.det,
-            rec=networks.rec,
+            det=layout.networks.det,
+            rec=layout.networks.rec,
             charset=charset,
-            cls=networks.cls,
-            rec_lanes=_rec_lanes(rec, threads, len(charset)) if on_cpu else None,
-            pages_at_once=min(threads, MAX_PAGES_AT_ONCE) if on_cpu else 2,
-            share=partial(_share, (det, rec, cls_model), len(charset), threads) if on_cpu else None,
+            cls=layout.networks.cls,
+            rec_lanes=layout.rec_lanes,
+            pages_at_once=layout.pages_at_once,
+            share=layout.share,
             options=options,
             provenance=Provenance(
                 models=tuple((stage, f"{file.spec.name}@{file.sha256}") for stage, file in used),
-                device=str(det.device),
-                provider=det.provider,
+                device=str(opened.det.device),
+                provider=opened.det.provider,
                 det_scale_xy=(1.0, 1.0),
                 version=version("ocr-onnx"),
                 precision=runtime.precision,
                 fallback=fallback,
             ),
+            models=opened,
         )
+
+    def warm_up(self) -> WarmUp:
+        """Run every network once in each shape that pages will need, on every GPU; of little use on a CPU.
+
+        Without it, the first pages wait while the GPU chooses and loads its kernels for each new
+        shape. Returns how many runs that took, and how long; none for an engine without `models`.
+        Raises ModelContractError where a model fails.
+        """
+        return WarmUp(0, 0.0) if self.models is None else inference.warm_up(self.models, len(self.charset))
+
+    def shapes_seen(self) -> dict[Stage, int]:
+        """Return in how many different shapes the runs of every stage came so far, those of `warm_up` too.
+
+        A number that goes on growing on a GPU means runs that wait for their first time.
+        """
+        return {} if self.models is None else inference.shapes_seen(self.models)
 
     def read(self, source: Readable, options: Options | None = None) -> PageResult:
         """Read exactly one page; lines come in reading order.
@@ -254,44 +253,6 @@ class Engine:
         if self.cls is None or not options.cls.enabled:
             return [0] * len(images)
         return classify.angles(images, self.cls, options.cls)
-
-
-def _networks(models: Models, classes: int) -> Networks:
-    det, rec, cls = models
-    return Networks(
-        contract.det_infer(det, str(det.path)),
-        contract.rec_infer(rec, str(rec.path), classes),
-        None if cls is None else contract.cls_infer(cls, str(cls.path)),
-    )
-
-
-def _share(models: Models, classes: int, threads: int, pages: int) -> Networks:
-    """Return the networks for so many pages at a time, which share `threads`."""
-    each = max(1, threads // pages)
-    det, rec, cls = models
-    return _networks(
-        (det.with_threads(each), rec.with_threads(each), None if cls is None else cls.with_threads(each)),
-        classes,
-    )
-
-
-def _rec_lanes(rec: Model, threads: int, classes: int) -> recognize.Lanes | None:
-    """Return rec for runs side by side; None where one run takes all there is."""
-    count = min(threads, MAX_LANES)
-    if count == 1:
-        return None
-    lane = rec.with_threads(threads // count)
-    return recognize.Lanes(contract.rec_infer(lane, str(rec.path), classes), count)
-
-
-def _charset(files: model_store.ModelFiles, rec: Model) -> tuple[str, ...]:
-    if files.dictionary is None:
-        return recognize.charset_from(rec.metadata, str(files.rec.path))
-    try:
-        return recognize.charset_of(files.dictionary.read_bytes().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        problem, remedy = "is not UTF-8 text", "give a text file with one character per line"
-        raise ModelContractError(str(files.dictionary), problem, remedy) from error
 
 
 def _single_page(source: Readable, options: Options) -> Page:

@@ -143,7 +143,8 @@ class ClsOptions:
     thresh
         A line is turned by 180 degrees when the probability that it must be (0.5 to 1) is at least this.
     batch_size
-        Number of lines that share a run of the network.
+        Number of lines that share a run of the network. On a GPU, runs that wait for it at the same
+        time are joined to larger ones.
     """
 
     enabled: bool = False
@@ -164,7 +165,8 @@ class RecOptions:
         "tight" gives a line the narrowest tensor that keeps accuracy, "reference" at least 320 px, as
         PaddleX does with batch 1. Either way the width follows from that line alone.
     batch_size
-        Most lines of equal width that share a run of the network; fewer do where they are wide.
+        Most lines of equal width that share a run of the network; fewer do where they are wide. On a
+        GPU, runs that wait for it at the same time are joined to larger ones.
     max_width_px
         Lines wider than this, in pixels at 48 px height, are split with overlap and merged.
     drop_score
@@ -188,7 +190,8 @@ class RuntimeOptions:
     ----------
     device
         "cpu", "cuda[:i]", "tensorrt[:i]" with the zero-based number of the GPU, "openvino", or "auto"
-        for the fastest that can be used. PaddleX's "gpu:0" means "cuda:0".
+        for the fastest that can be used. "cuda:0,1" opens the networks on both GPUs and shares the
+        work among them. PaddleX's "gpu:0" means "cuda:0".
     threads
         Number of threads of one network run; 0 for all this process may use (affinity, cgroup quota).
     precision

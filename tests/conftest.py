@@ -11,6 +11,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ocr_onnx import cli
+from ocr_onnx.runtime import Device, opening, probe
+from ocr_onnx.runtime import session as session_module
+from ocr_onnx.runtime.binding import BoundSession
+from ocr_onnx.runtime.providers import GpuOptions
 
 # The same examples on every run and every machine: a failure is one for everybody.
 # No deadline: how long one takes is up to whatever else the machine does.
@@ -43,6 +47,27 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return Outcome(int(caught.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def pretended_gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Take the processor for any number of GPUs, buffers and all; return the numbers of those used."""
+    used: list[int] = []
+    open_session = opening.open_session
+
+    def on_processor(subject: str, model: str, *_: object, gpu: GpuOptions) -> object:
+        del gpu
+        return open_session(subject, model, Device("cpu"), 1)
+
+    def with_buffers(session: object, memory: str, index: int) -> BoundSession:
+        assert memory == "cuda"
+        used.append(index)
+        return BoundSession(session, "cpu", 0)
+
+    monkeypatch.setattr(probe, "why_unusable", lambda _: None)
+    monkeypatch.setattr(opening, "open_session", on_processor)
+    monkeypatch.setattr(session_module, "BoundSession", with_buffers)
+    return used
 
 
 def _save(path: Path, graph: onnx.GraphProto, metadata: dict[str, str]) -> Path:

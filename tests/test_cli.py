@@ -24,6 +24,7 @@ from ocr_onnx.config import Config, load
 from ocr_onnx.data import PageResult, Provenance, TextLine
 from ocr_onnx.errors import InputError, ModelMissingError, OcrError
 from ocr_onnx.formats import Format
+from ocr_onnx.inference import WarmUp
 from ocr_onnx.options import ModelOptions, Options
 from tests.conftest import Run
 
@@ -44,6 +45,11 @@ class FakeEngine:
         self.loaded: dict[str, Any] = {}
         self.workers = 0
         self.provenance: Provenance | None = None
+        self.warm_ups = 0
+
+    def warm_up(self) -> WarmUp:
+        self.warm_ups += 1
+        return WarmUp(runs=12, seconds=3.456)
 
     def load(
         self,
@@ -285,6 +291,14 @@ def test_reference_has_the_reference_keys(run: Run) -> None:
     assert reference["rec_text"] == ["a", "第二行"]
 
 
+def test_a_warm_up_is_made_and_told_when_asked_for(run: Run, fake: FakeEngine) -> None:
+    assert "warm-up" not in run("run", "a.png").err
+    assert fake.warm_ups == 0
+    assert "warm-up: 12 runs in 3.5 s\n" in run("run", "a.png", "--warm-up").err
+    assert run("run", "a.png", "--warm-up", "--quiet").err == ""
+    assert fake.warm_ups == 2
+
+
 @pytest.mark.usefixtures("fake")
 def test_a_result_is_written_before_the_next_page_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     stdout = io.StringIO()
@@ -298,7 +312,7 @@ def test_a_result_is_written_before_the_next_page_is_read(monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "stdout", stdout)
     inputs: Any = sources()
     monkeypatch.setattr(run, "_is_one_source", lambda _inputs: False)
-    assert run._read_all(inputs, Config(), Format.jsonl, None, 1, quiet=True)
+    assert run._read_all(inputs, Config(), Format.jsonl, None, 1, warm_up=False, quiet=True)
     assert written[0] == ""
     assert json.loads(written[1])["source"] == "a.png"
 

@@ -240,7 +240,7 @@ def test_a_corrupted_cache_is_one_line(run: Run, tmp_path: Path) -> None:
     assert_one_line(run(DEMO, "--model-set", "server", "--offline"), file)
 
 
-@pytest.mark.parametrize("device", ["tpu", "cuda:x"])
+@pytest.mark.parametrize("device", ["tpu", "cuda:x", "cuda:0,0", "cuda:0,"])
 def test_what_is_no_device_is_a_usage_error(run: Run, device: str) -> None:
     assert_one_line(run(DEMO, "--device", device), "runtime.device", code=2)
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ocr_onnx.data import F32Array, ImageBgr, PageResult
-from ocr_onnx.engine import Engine, Networks
+from ocr_onnx.engine import Engine
 from ocr_onnx.errors import InputError, ModelContractError, OcrError, OptionError
+from ocr_onnx.inference import Networks
 from ocr_onnx.options import (
     ClsOptions,
     CropOptions,

@@ -194,6 +194,12 @@ def _granted(device: str, fallback: str) -> Granted:
             ("tensorrt", "cuda"),
             _granted("cpu", "tensorrt:1: no tensorrt; cuda:1: no cuda"),
         ),
+        (
+            "tensorrt:2,0",
+            ("tensorrt",),
+            _granted("cuda:2,0", "tensorrt:2,0: no tensorrt"),
+        ),
+        ("cuda:0,1", ("cuda",), _granted("cpu", "cuda:0,1: no cuda")),
         ("openvino", ("openvino", "cuda"), _granted("cpu", "openvino: no openvino")),
         ("auto", ("cuda",), _granted("cpu", "")),
         ("cpu", ("cuda",), _granted("cpu", "")),
@@ -277,7 +283,7 @@ def test_every_model_of_an_engine_takes_the_same_device_and_results_say_which(
         opened.append(options)
         return runtime.open_model(path, stage, options)
 
-    monkeypatch.setattr("ocr_onnx.engine.open_model", counted)
+    monkeypatch.setattr("ocr_onnx.inference.open_model", counted)
     own = ModelOptions(det=str(tiny_det), rec=str(tiny_rec))
     with pytest.raises(DeviceError, match="cuda:0: no cuda"):
         Engine.load(own, device="cuda", threads=1)

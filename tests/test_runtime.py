@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 from ocr_onnx import model_store, runtime
-from ocr_onnx.errors import DependencyError, DeviceError, ModelContractError, OptionError
+from ocr_onnx.errors import DependencyError, DeviceError, ModelContractError, OcrError, OptionError
 from ocr_onnx.options import Precision, RuntimeOptions
 from ocr_onnx.runtime import Device, Session, opening, probe, wheels
 from ocr_onnx.runtime import session as session_module
@@ -38,7 +38,10 @@ def _run(session: Session) -> float:
         ("cuda", Device("cuda", 0)),
         ("cuda:3", Device("cuda", 3)),
         ("gpu:1", Device("cuda", 1)),
+        ("cuda:0,1", Device("cuda", 0, (1,))),
+        ("gpu:3,0,2", Device("cuda", 3, (0, 2))),
         ("tensorrt:2", Device("tensorrt", 2)),
+        ("tensorrt:1,2", Device("tensorrt", 1, (2,))),
         ("openvino", Device("openvino")),
     ],
 )
@@ -47,15 +50,58 @@ def test_devices_parse(text: str, device: Device) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "cpu:0", "cuda:", "cuda:x", "cuda:0,1", "cuda:-1", "tpu", "CPU", "openvino:0"]
+    "text", ["", "cpu:0", "cuda:", "cuda:x", "cuda:-1", "tpu", "CPU", "openvino:0", "cpu:0,1", "cpu,cuda"]
 )
 def test_what_is_no_device_is_refused(text: str) -> None:
     with pytest.raises(OptionError, match=r"runtime\.device"):
         runtime.parse_device(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("cuda:0,", "no number of a GPU between its commas"),
+        ("cuda:,1", "no number of a GPU between its commas"),
+        ("cuda:0,,1", "no number of a GPU between its commas"),
+        ("cuda:0,cuda:1", "no number of a GPU between its commas"),
+        ("cuda:0, 1", "no number of a GPU between its commas"),
+        ("cuda:99999", "no number of a GPU after the colon"),
+        ("cuda:1,1", "names a GPU twice"),
+        ("tensorrt:0,1,00", "names a GPU twice"),
+    ],
+)
+def test_several_gpus_are_named_once_each(text: str, problem: str) -> None:
+    with pytest.raises(OptionError, match=problem):
+        runtime.parse_device(text)
+
+
+def test_several_gpus_are_each_a_device() -> None:
+    assert Device("cuda", 1, (0,)).each == (Device("cuda", 1), Device("cuda", 0))
+    assert Device("cpu").each == (Device("cpu"),)
+
+
+def test_every_one_of_several_gpus_has_to_work(tiny_rec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    why_unusable = probe.why_unusable
+
+    def only_first(device: Device) -> OcrError | None:
+        if device.more:
+            return why_unusable(device)
+        return DeviceError(str(device), "is not there", "look") if device.index else None
+
+    monkeypatch.setattr(probe, "why_unusable", only_first)
+    with pytest.raises(DeviceError, match="cuda:1: is not there"):
+        runtime.find_device("cuda:0,1")
+    with pytest.raises(DeviceError, match="cuda:1: is not there"):
+        runtime.open_model(tiny_rec, "rec", RuntimeOptions("cuda:0,1"))
+    monkeypatch.setattr(probe, "why_unusable", lambda _: None)
+    assert runtime.find_device("cuda:0,1") == Device("cuda", 0, (1,))
+    with pytest.raises(OptionError, match=r"cuda:0,1: are several GPUs, and a session runs on one"):
+        Session(tiny_rec, RuntimeOptions("cuda:0,1"))
+
+
 def test_device_names_read_back() -> None:
-    for device in (Device("cpu"), Device("cuda", 1), Device("tensorrt", 2), Device("openvino")):
+    several = Device("cuda", 1, (0, 3))
+    for device in (Device("cpu"), Device("cuda", 1), several, Device("tensorrt", 2), Device("openvino")):
         assert runtime.parse_device(str(device)) == device
 
 
@@ -145,6 +191,19 @@ def test_a_session_with_other_threads_is_opened_once_and_answers_alike(
     assert session.with_threads(1) is other
     assert other.with_threads(2) is session
     assert _run(pickle.loads(pickle.dumps(other))) == _run(session)
+
+
+def test_a_session_tells_the_shapes_it_has_seen(tiny_rec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "MAX_SHAPES", 3)
+    session = Session(tiny_rec, CPU)
+    assert session.shapes_seen() == frozenset()
+    _run(session)
+    _run(session.with_threads(2))
+    assert session.shapes_seen() == {((1, 3, 48, 64),)}
+    for width in (8, 16, 24, 32):
+        session({"x": np.ones((1, 3, 48, width), np.float32)})
+    assert len(session.shapes_seen()) == 3
+    assert session.with_threads(2).shapes_seen() == session.shapes_seen()
 
 
 def test_a_session_survives_pickling(tiny_rec: Path) -> None:

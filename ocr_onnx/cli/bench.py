@@ -32,7 +32,9 @@ LimitImages = Annotated[
 ]
 Device = Annotated[
     str | None,
-    typer.Option(metavar="DEVICE", help="cpu, cuda[:i], tensorrt[:i], openvino or auto. [default: cpu]"),
+    typer.Option(
+        metavar="DEVICE", help="cpu, cuda[:i,...], tensorrt[:i,...], openvino or auto. [default: cpu]"
+    ),
 ]
 Threads = Annotated[
     int | None,

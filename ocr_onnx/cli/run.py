@@ -34,7 +34,8 @@ def read_inputs(
         str | None,
         typer.Option(
             metavar="DEVICE",
-            help="cpu, cuda[:i], tensorrt[:i], openvino or auto. [default: cpu]",
+            help="cpu, cuda[:i], tensorrt[:i], openvino or auto; cuda:0,1 shares the work among "
+            "GPUs. [default: cpu]",
         ),
     ] = None,
     output_format: Annotated[
@@ -61,7 +62,7 @@ def read_inputs(
             metavar="N",
             min=0,
             max=256,
-            help="Pages worked on at a time. [default: one per processor]",
+            help="Pages worked on at a time. [default: one per processor, or four per GPU]",
             show_default=False,
         ),
     ] = 0,
@@ -74,6 +75,13 @@ def read_inputs(
         typer.Option(
             "--allow-fallback",
             help="Go on with a slower device where --device can't be used; a warning and the result say so.",
+        ),
+    ] = False,
+    warm_up: Annotated[
+        bool,
+        typer.Option(
+            "--warm-up",
+            help="Run the networks in all shapes before the first page, so that a GPU keeps none waiting.",
         ),
     ] = False,
     model_dir: ModelFolder = None,
@@ -136,7 +144,7 @@ def read_inputs(
         "cls.enabled": True if cls_model and not _sets(assignments, "cls.enabled") else None,
     }
     effective = load(config, assignments or (), flags)
-    if not _read_all(inputs, effective, output_format, save_path, workers, quiet):
+    if not _read_all(inputs, effective, output_format, save_path, workers, warm_up, quiet):
         raise typer.Exit(1)
 
 
@@ -146,6 +154,7 @@ def _read_all(
     output_format: Format,
     save_path: Path | None,
     workers: int,
+    warm_up: bool,
     quiet: bool,
 ) -> bool:
     """Read every input, write each page's result as it is done, and tell whether all went well."""
@@ -158,7 +167,7 @@ def _read_all(
 
     if save_path is not None:
         _make_folder(save_path)
-    engine = _loaded(config, quiet)
+    engine = _loaded(config, warm_up, quiet)
     count = 0
     root = None if save_path is None else _common_folder(inputs)
     with page_progress(quiet=quiet) as advance:
@@ -182,7 +191,7 @@ def _read_all(
     return not failed
 
 
-def _loaded(config: "Config", quiet: bool) -> "Engine":
+def _loaded(config: "Config", warm_up: bool, quiet: bool) -> "Engine":
     """Fetch and open the models; a warning tells of a device that is not the one asked for."""
     from ocr_onnx import model_store
     from ocr_onnx.engine import Engine
@@ -204,6 +213,10 @@ def _loaded(config: "Config", quiet: bool) -> "Engine":
     used = engine.provenance
     if used is not None and used.fallback and not quiet:
         say("warning", f"{used.fallback}; reading on {used.device} instead")
+    if warm_up:
+        done = engine.warm_up()
+        if not quiet:
+            say("warm-up", f"{done.runs} runs in {done.seconds:.1f} s")
     return engine
 
 

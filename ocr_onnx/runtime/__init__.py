@@ -1,5 +1,6 @@
 """THE package that imports ONNX Runtime: a device and a model file in, a session that ran on it out."""
 
+from ocr_onnx.runtime.binding import Array
 from ocr_onnx.runtime.device import PROVIDERS, Device, DeviceKind, parse_device
 from ocr_onnx.runtime.model import Model, open_model
 from ocr_onnx.runtime.opening import open_session
@@ -13,7 +14,8 @@ from ocr_onnx.runtime.probe import (
     why_unusable,
 )
 from ocr_onnx.runtime.providers import provider_options
-from ocr_onnx.runtime.session import Array, Session, TensorInfo, node_placement
+from ocr_onnx.runtime.replicas import Replicas
+from ocr_onnx.runtime.session import Session, TensorInfo, node_placement
 from ocr_onnx.runtime.wheels import installed_wheels, onnxruntime
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "DeviceReport",
     "Granted",
     "Model",
+    "Replicas",
     "Session",
     "TensorInfo",
     "device_reports",

@@ -64,7 +64,10 @@ def granted(options: RuntimeOptions) -> Granted:
     asked = _parsed(options.device)
     slower = FALLBACKS[asked.kind] if options.allow_fallback else ()
     refused: list[OcrError] = []
-    for device in (asked, *(Device(kind, asked.index if kind == "cuda" else 0) for kind in slower)):
+    for device in (
+        asked,
+        *(replace(asked, kind=kind) if kind == "cuda" else Device(kind) for kind in slower),
+    ):
         cause = why_unusable(device)
         if cause is None:
             settled = _settled(options, device, is_fallback=bool(refused))
@@ -115,7 +118,12 @@ def _parsed(text: str) -> Device:
 
 
 def why_unusable(device: Device) -> OcrError | None:
-    """Return the error that explains why a device can't be used; None where it can."""
+    """Return the error that explains why a device can't be used; None where it can.
+
+    Of several GPUs every one has to work.
+    """
+    if device.more:
+        return next(filter(None, map(why_unusable, device.each)), None)
     try:
         ort = wheels.onnxruntime()
     except DependencyError as error:

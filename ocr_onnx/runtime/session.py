@@ -14,16 +14,18 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
 
-from numpy.typing import NDArray
-
-from ocr_onnx.errors import ModelContractError
+from ocr_onnx.errors import ModelContractError, OptionError
 from ocr_onnx.options import RuntimeOptions
 from ocr_onnx.runtime import opening, probe, wheels
+from ocr_onnx.runtime.binding import Array, BoundSession
 from ocr_onnx.runtime.device import ON_PROCESSOR, PROVIDERS
 from ocr_onnx.runtime.providers import GpuOptions, TensorRtOptions
 from ocr_onnx.threads import Turns, usable_threads
 
-Array: TypeAlias = NDArray[Any]
+Shapes: TypeAlias = tuple[tuple[int, ...], ...]
+"""Those of all inputs of a run."""
+
+MAX_SHAPES = 10_000  # that a session remembers; whoever has seen so many knows enough
 
 # Pages of ever new sizes leave the arena in pieces that fit no later run, and it grows: from 402 to 476 MiB
 # over 2,000 pages. Emptied now and then, it holds what pages need: at most 368 instead of 430 MiB over 500
@@ -44,6 +46,7 @@ class _Opened(NamedTuple):
     """ONNX Runtime's session of one process, and what its runs have to share."""
 
     session: Any
+    bound: BoundSession | None  # the same with buffers on a GPU
     turns: Turns
     threads: int  # that a run takes of the turns
     arena_runs: Iterator[int] | None  # the numbers of the runs that use the arena of the CPU
@@ -54,12 +57,13 @@ class Session:
 
     May be called from many threads at once. Runs on the processor, of all sessions of the process,
     take turns where together they ask for more threads than there are: at once they would be no
-    faster and need more memory. Survives a fork (the child opens the model anew, as ONNX Runtime's
-    thread pool stays behind) and pickling (the copy does the same). `engine` is for device tensorrt:
-    which of the model's engines this session runs.
+    faster and need more memory. On a GPU, one run of a session follows the other. Survives a fork
+    (the child opens the model anew, as ONNX Runtime's thread pool stays behind) and pickling (the
+    copy does the same). `engine` is for device tensorrt: which of the model's engines this session
+    runs.
 
     Raises DeviceError where the device can't be used, ModelContractError where the file is not an
-    ONNX model. There is no quiet change to another device.
+    ONNX model, OptionError where the device is several. There is no quiet change to another device.
     """
 
     def __init__(self, path: Path, options: RuntimeOptions, engine: TensorRtOptions | None = None) -> None:
@@ -67,10 +71,14 @@ class Session:
         self._options = options
         self._gpu = GpuOptions(options.gpu_memory_mib, options.tf32, engine)
         self.device = probe.honoured(options)
+        if self.device.more:
+            problem = "are several GPUs, and a session runs on one"
+            raise OptionError(str(self.device), problem, "use open_model, or open a session for each")
         self.provider = PROVIDERS[self.device.kind]
         # By process: a parent's session is of no use in its child, and destroying it there hangs.
         self._opened: dict[int, _Opened] = {}
         self._by_threads = {options.threads or usable_threads(): self}
+        self._shapes: set[Shapes] = set()
         _LIVE.add(self)
         session = self._open().session
         self.inputs = tuple(map(_tensor_info, session.get_inputs()))
@@ -83,8 +91,12 @@ class Session:
         Raises ModelContractError where the model refuses its input or fails on it.
         """
         opened = self._opened.get(os.getpid()) or self._open()
+        if len(self._shapes) < MAX_SHAPES:
+            self._shapes.add(tuple(array.shape for array in feeds.values()))
         try:
             with opened.turns.taken(opened.threads):
+                if opened.bound is not None:
+                    return opened.bound.run(outputs, feeds)
                 return cast("list[Array]", opened.session.run(outputs, feeds, _run_options(opened)))
         except wheels.ort_errors() as error:
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
@@ -105,6 +117,13 @@ class Session:
             self._by_threads.setdefault(threads, other)
         return self._by_threads[threads]
 
+    def shapes_seen(self) -> frozenset[Shapes]:
+        """Return the shapes of inputs that runs so far had, whatever their threads; MAX_SHAPES at most.
+
+        A GPU chooses and loads its kernels for every new one, and a run of it waits for that.
+        """
+        return frozenset(self._shapes)
+
     def __reduce__(self) -> tuple[type["Session"], tuple[Path, RuntimeOptions, TensorRtOptions | None]]:
         return type(self), (self.path, self._options, self._gpu.engine)
 
@@ -124,10 +143,15 @@ class Session:
                     self._options.precision,
                     gpu=self._gpu,
                 )
-                # a GPU runs the operations of a network one after the other anyway
+                # A GPU runs the operations of a network one after the other anyway, so two runs of one
+                # session at a time would gain little, and each would need working memory and buffers
+                # of its own. The sessions of other stages, and everything that happens to other pages
+                # before and after the networks, go on beside it.
                 turns = shared.turns if self.device.kind in ON_PROCESSOR else Turns(1)
+                on_cuda = self.device.kind == "cuda"
+                bound = BoundSession(session, "cuda", self.device.index) if on_cuda else None
                 arena_runs = shared.arena_runs if self.device.kind == "cpu" else None
-                self._opened[os.getpid()] = _Opened(session, turns, threads, arena_runs)
+                self._opened[os.getpid()] = _Opened(session, bound, turns, threads, arena_runs)
         return self._opened[os.getpid()]
 
 
@@ -161,7 +185,8 @@ def _let_child_end() -> None:
         return
     for session in _LIVE:
         for inherited in session._opened.values():
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited.session))
+            for held in (inherited.session, inherited.bound):
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
     libc = ctypes.CDLL(None)
     if hasattr(libc, "on_exit"):
         libc.on_exit(libc._exit, None)
@@ -175,9 +200,9 @@ def node_placement(path: Path, options: RuntimeOptions, feeds: Mapping[str, Arra
     """Run a model once and return how many of its operations each execution provider ran.
 
     What a session lists as its providers is a wish; ONNX Runtime's trace tells where operations went.
-    Raises what `Session` does.
+    Of several GPUs the first is asked. Raises what `Session` does.
     """
-    device = probe.honoured(options)
+    device = probe.honoured(options).each[0]
     with tempfile.TemporaryDirectory() as folder:
         threads = options.threads or usable_threads()
         session = opening.open_session(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ocr_onnx import model_store
 from ocr_onnx.errors import DeviceError, ModelContractError
@@ -23,12 +23,13 @@ from ocr_onnx.files import file_sha256
 from ocr_onnx.manifest import Stage
 from ocr_onnx.options import RuntimeOptions
 from ocr_onnx.runtime import buckets, driver, engine_cache, opening, probe, wheels
+from ocr_onnx.runtime.binding import Array
 from ocr_onnx.runtime.buckets import GROUPS, Group, Shape
 from ocr_onnx.runtime.cast_first import cast_first
 from ocr_onnx.runtime.device import PROVIDERS, Device
 from ocr_onnx.runtime.engine_cache import EngineKey, Say
 from ocr_onnx.runtime.providers import MIB, GpuOptions, TensorRtOptions
-from ocr_onnx.runtime.session import Array, Session
+from ocr_onnx.runtime.session import Session, Shapes
 
 if TYPE_CHECKING:
     from ocr_onnx.runtime.model import Model
@@ -39,10 +40,6 @@ OPTIMIZATION_LEVEL: Final = 3
 UNREADABLE: Final = "could not deserialize engine"
 
 _LOG = logging.getLogger(__name__)
-
-
-Shapes: TypeAlias = tuple[tuple[int, ...], ...]
-"""Those of all inputs of a run."""
 
 
 class Machine(NamedTuple):
