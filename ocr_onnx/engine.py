@@ -9,7 +9,18 @@ from importlib.metadata import version
 from itertools import islice
 from typing import NamedTuple, Self, TypeAlias, TypeVar
 
-from ocr_onnx import classify, contract, crop, detect, inputs, model_store, order, recognize, search
+from ocr_onnx import (
+    classify,
+    contract,
+    crop,
+    detect,
+    fp16,
+    inputs,
+    model_store,
+    order,
+    recognize,
+    search,
+)
 from ocr_onnx.data import Angle, Detections, ImageBgr, Page, PageResult, Provenance, TextLine
 from ocr_onnx.detect import DetInput
 from ocr_onnx.errors import InputError, ModelContractError, OcrError, OptionError
@@ -78,6 +89,8 @@ class Engine:
         files and folders, `ModelOptions`. `device` to `tf32` are those of `RuntimeOptions`; all models run
         on the one device. `progress` hears of downloads.
 
+        With `precision` "fp16" the models are compared with FP32 on their first use on a kind of GPU.
+
         Raises OptionError (an option, or a device that is none), ModelError, DownloadError,
         DeviceError (a device or precision that can't be used here) and DependencyError (no ONNX
         Runtime, or two).
@@ -88,6 +101,7 @@ class Engine:
             raise OptionError("models.cls", "was given, but cls.enabled is off", "set both, or neither")
         runtime, fallback = granted(asked)
         files = model_store.resolve(wanted, progress)
+        fp16.admit(files, runtime, wanted, with_cls=options.cls.enabled)
         det = open_model(files.det.path, "det", runtime)
         rec = open_model(files.rec.path, "rec", runtime)
         contract.check_rec(rec, str(rec.path))
