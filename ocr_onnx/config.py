@@ -33,7 +33,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "models.offline": "never download anything",
     "runtime.device": "cpu, cuda[:i], tensorrt[:i], openvino or auto",
     "runtime.threads": "threads of one network run; 0 for all this process may use",
-    "runtime.precision": "fp32, or bf16 on device openvino where the processor has it",
+    "runtime.precision": "fp32; bf16 on openvino where the processor has it; fp16 on GPUs, with FP16 files",
     "runtime.allow_fallback": "go on with a slower device where the one asked for can't be used, and say so",
     "runtime.gpu_memory_mib": "bound on the memory of a GPU that each network may take, in MiB; 0 for none",
     "runtime.tf32": "let a GPU multiply in TF32; false for full FP32",

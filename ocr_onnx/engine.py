@@ -8,7 +8,7 @@ from importlib.metadata import version
 from itertools import islice
 from typing import Self, TypeVar
 
-from ocr_onnx import classify, crop, detect, inference, inputs, model_store, order, recognize, search
+from ocr_onnx import classify, crop, detect, fp16, inference, inputs, model_store, order, recognize, search
 from ocr_onnx.data import Angle, Detections, ImageBgr, Page, PageResult, Provenance, TextLine
 from ocr_onnx.detect import DetInput
 from ocr_onnx.errors import InputError, OcrError, OptionError
@@ -68,6 +68,8 @@ class Engine:
         files and folders, `ModelOptions`. `device` to `tf32` are those of `RuntimeOptions`; all models run
         on the one device. `progress` hears of downloads.
 
+        With `precision` "fp16" the models are compared with FP32 on their first use on a kind of GPU.
+
         Raises OptionError (an option, or a device that is none), ModelError, DownloadError,
         DeviceError (a device or precision that can't be used here) and DependencyError (no ONNX
         Runtime, or two).
@@ -78,6 +80,7 @@ class Engine:
             raise OptionError("models.cls", "was given, but cls.enabled is off", "set both, or neither")
         runtime, fallback = granted(asked)
         files = model_store.resolve(wanted, progress)
+        fp16.admit(files, runtime, wanted, with_cls=options.cls.enabled)
         opened = inference.open_models(files, runtime, with_cls=options.cls.enabled)
         charset = inference.charset_of(files, opened.rec)
         layout = inference.layout(opened, len(charset), runtime.threads)

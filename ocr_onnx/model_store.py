@@ -27,6 +27,7 @@ __all__ = [
     "Progress",
     "Stage",
     "State",
+    "at_hand",
     "cache_dir",
     "embedded_dir",
     "exported_dir",
@@ -156,6 +157,17 @@ def fetch(spec: ModelSpec, *, offline: bool = False, progress: Progress | None =
 
     download(_urls(spec), path, sha256=digest, size_bytes=spec.size_bytes, progress=progress)
     return ModelFile(path, spec, digest)
+
+
+def at_hand(name: str, precision: str, options: ModelOptions) -> ModelFile | None:
+    """Return a model's file of a precision wherever it lies on this machine; None where there is none.
+
+    Other than `resolve`, a file of another precision does not hide it. Raises ModelHashError.
+    """
+    for place, path, spec in _found(name, _shelves(options)):
+        if spec.precision == precision and spec.sha256 is not None:
+            return _checked(place, path, spec)
+    return None
 
 
 def verify(options: ModelOptions, model_set: str | None = None) -> tuple[FileStatus, ...]:

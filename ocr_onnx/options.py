@@ -15,7 +15,7 @@ ScoreMode: TypeAlias = Literal["fast", "slow"]
 BoxType: TypeAlias = Literal["quad", "polygon"]
 Order: TypeAlias = Literal["reading", "reference"]
 WidthRule: TypeAlias = Literal["tight", "reference"]
-Precision: TypeAlias = Literal["fp32", "bf16"]
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,8 @@ class RuntimeOptions:
         Number of threads of one network run; 0 for all this process may use (affinity, cgroup quota).
     precision
         What the networks compute in: "fp32", also on processors that would rather take less, or "bf16"
-        on device "openvino" with a processor that has instructions for it.
+        on device "openvino" with a processor that has instructions for it. "fp16" is for GPUs and FP16
+        files, which must agree with FP32 on the GPU before they are used.
     allow_fallback
         Go on with a slower device where the one asked for can't be used: "cuda" instead of "tensorrt",
         "cpu" instead of either or of "openvino". Results say so. A precision is never given up.

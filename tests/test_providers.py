@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from ocr_onnx.options import RuntimeOptions
@@ -51,6 +53,11 @@ def test_tensorrt_is_told_its_profile_and_where_its_engine_lies() -> None:
     assert options["trt_engine_cache_path"] == "/cache/det"
     assert options["trt_engine_cache_prefix"] == "det-std"
     assert "trt_fp16_enable" not in options
+
+
+def test_tensorrt_may_compute_in_half_precision_for_files_in_fp16_alone() -> None:
+    options = tensorrt_options(replace(ENGINE, half=True), "1.31.1")
+    assert (options["trt_fp16_enable"], options["trt_layer_norm_fp32_fallback"]) == ("1", "1")
 
 
 def test_the_options_of_the_runtime_reach_the_provider() -> None:

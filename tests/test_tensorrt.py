@@ -5,6 +5,7 @@ import logging
 import pickle
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from ocr_onnx import runtime
 from ocr_onnx.errors import DeviceError, ModelContractError
 from ocr_onnx.manifest import Stage
-from ocr_onnx.options import RuntimeOptions
+from ocr_onnx.options import Precision, RuntimeOptions
 from ocr_onnx.runtime import Device, Session, driver, open_model, opening, parse_device, probe, tensorrt
 from ocr_onnx.runtime.buckets import GROUPS
 from ocr_onnx.runtime.driver import Driver, Gpu
@@ -62,7 +63,7 @@ class FakeGpu:
 
     def build(self, path: Path, options: RuntimeOptions, engine: TensorRtOptions) -> None:
         assert path.is_file()
-        assert options == OPTIONS
+        assert replace(options, precision="fp32") == OPTIONS
         if self.failing:
             raise ModelContractError(str(path), "can't be opened: no kernel for it", "give a file")
         self.built.append(engine)
@@ -199,6 +200,15 @@ def test_another_machine_has_other_engines(tiny_det: Path, machine: Machine) -> 
     other = _model(tiny_det, "det", FakeGpu(machine)).prepare(group)
     assert other.built
     assert one.folder != other.folder
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_half_precision_is_for_files_in_fp16(tiny_det: Path, precision: Precision) -> None:
+    gpu = FakeGpu()
+    options = replace(OPTIONS, precision=precision)
+    model = TensorRtModel(tiny_det, "det", options, print, gpu.surroundings())
+    model.prepare(GROUPS["det"][0])
+    assert [engine.half for engine in gpu.built] == [precision == "fp16"]
 
 
 def test_another_model_of_the_same_form_has_another_engine(tiny_det: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from ocr_onnx.errors import InputError
+from ocr_onnx_bench.gpu_record import Part, part_of
 
 Json: TypeAlias = Mapping[str, Any]
 Made = TypeVar("Made")
@@ -241,7 +242,19 @@ class Sides:
     sizes: tuple[Side, ...]
 
 
-Record: TypeAlias = Rewrites | Accuracy | Sides | Soak | Scaling | Latency | Peers | Throughput
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A record of the GPU suite. `gpu` names the card; None for a dry run, which says nothing of any."""
+
+    name: str
+    machine: Machine
+    device: str
+    gpu: str | None
+    quick: bool
+    parts: tuple[Part, ...]
+
+
+Record: TypeAlias = Rewrites | Accuracy | Sides | Soak | Scaling | Latency | Peers | Throughput | Gpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +269,7 @@ class Records:
     peers: tuple[Peers, ...]
     throughput: tuple[Throughput, ...]
     rewrites: tuple[Rewrites, ...]
+    gpu: tuple[Gpu, ...]
     left_out: tuple[str, ...]
 
 
@@ -280,6 +294,7 @@ def read_all(folder: Path) -> Records:
         peers=tuple(record for record in found if isinstance(record, Peers)),
         throughput=tuple(record for record in found if isinstance(record, Throughput)),
         rewrites=tuple(record for record in found if isinstance(record, Rewrites)),
+        gpu=tuple(record for record in found if isinstance(record, Gpu)),
         left_out=tuple(left_out),
     )
 
@@ -490,6 +505,17 @@ def _rewrites(name: str, record: Json) -> Rewrites:
     return Rewrites(name, _machine(record), int(record["threads"]), cases)
 
 
+def _gpu(name: str, record: Json) -> Gpu:
+    return Gpu(
+        name=name,
+        machine=_machine(record),
+        device=str(record["device"]),
+        gpu=None if record["dry_run"] else str(record["environment"]["gpu"] or "a GPU without nvidia-smi"),
+        quick=bool(record["quick"]),
+        parts=tuple(map(part_of, record["parts"])),
+    )
+
+
 READERS: Mapping[str, Callable[[str, Json], Record]] = {
     "accuracy": _accuracy,
     "sides": _sides,
@@ -499,4 +525,5 @@ READERS: Mapping[str, Callable[[str, Json], Record]] = {
     "peers": _peers,
     "throughput": _throughput,
     "rewrites": _rewrites,
+    "gpu": _gpu,
 }

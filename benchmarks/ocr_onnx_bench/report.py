@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ocr_onnx_bench import plots, reference
 from ocr_onnx_bench.records import (
     Accuracy,
+    Gpu,
     Latency,
     LatencyCase,
     Machine,
@@ -68,6 +69,7 @@ def markdown(found: Records) -> str:
         *(part for record in found.peers for part in _peers(record)),
         *(part for record in found.throughput for part in _throughput(record)),
         *(part for record in found.rewrites for part in _rewrites(record)),
+        *(part for record in found.gpu for part in _gpu(record)),
         *(part for record in found.scaling for part in _scaling(record)),
         *_picture(plotted, "plots/latency-size.svg"),
         *_picture(plotted, "plots/growth.svg"),
@@ -493,6 +495,26 @@ def _rewrites(record: Rewrites) -> Iterator[str]:
                 _number(one.paired_ratio, 2),
             ]
             for one in record.comparisons
+        ],
+    )
+
+
+def _gpu(record: Gpu) -> Iterator[str]:
+    where = record.gpu or "no GPU: a dry run of the same code"
+    yield f"## GPU suite on {record.device}"
+    yield (
+        f"{where}; {_on(record.machine)}{'; few shapes and pages' if record.quick else ''}. "
+        f"Record: `{record.name}`."
+    )
+    failed = [f"- {part.name} failed: {part.error}" for part in record.parts if part.state == "failed"]
+    if failed:
+        yield "\n".join(failed)
+    yield _table(
+        ["part", "figure", "value", "unit"],
+        [
+            [part.name, figure.name, f"{figure.value:,.6g}", figure.unit]
+            for part in record.parts
+            for figure in part.outcome.figures
         ],
     )
 

@@ -44,8 +44,10 @@ RESULTS = Path("benchmarks/results")
 
 
 @bench_app.callback()
-def need_extra() -> None:
+def need_extra(context: typer.Context) -> None:
     """Measure speed, accuracy and memory, and write a record of every run."""
+    if context.invoked_subcommand == "gpu":
+        return  # runs where there is a GPU, and little else
     for package in ("shapely", "matplotlib", "onnx"):
         if importlib.util.find_spec(package) is None:
             raise DependencyError(package, "is not installed", "install 'ocr-onnx[bench]'")
@@ -266,6 +268,61 @@ def scaling(
     )
     found = scaling.make_record(axes, repeats=repeats)
     _finish(found, scaling.summary(found), path)
+
+
+@bench_app.command()
+def gpu(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Record to write, after every part.")],
+    device: Annotated[
+        str,
+        typer.Option(metavar="DEVICE", help="cuda[:i] or tensorrt[:i]; cpu for a dry run of the same code."),
+    ] = "cuda",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few shapes and pages: proves that it runs, measures little.")
+    ] = False,
+    parts: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B,...",
+            help="Only these: parity, texts, search, stalls, memory-bounded, memory-unbounded, reduced, "
+            "workers, latency, soak. [default: all]",
+            show_default=False,
+        ),
+    ] = "",
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Keep what FILE has of the same run; run what is missing or failed."),
+    ] = False,
+    soak_pages: Annotated[int, typer.Option(min=1, help="Pages of the soak.")] = 2000,
+    part_seconds: Annotated[float, typer.Option(min=1, help="Seconds that one part may take.")] = 3600,
+    seed: Annotated[int, typer.Option(help="Of the drawn pages and shapes.")] = 1,
+    model_dir: ModelFolder = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure everything that matters on a GPU, and write one record of it.
+
+    A part that fails is recorded with its error, the others go on, and the exit code is then 1. On a
+    CPU the record says that it is a dry run.
+    """
+    from ocr_onnx_bench import gpu
+    from ocr_onnx_bench.gpu_device import Plan
+    from ocr_onnx_bench.gpu_record import failures, summary
+
+    names = gpu.parse_parts(parts)
+    found = gpu.measure(
+        Plan(device, quick, model_dir or "", soak_pages, seed),
+        names,
+        out,
+        resume=resume,
+        part_seconds=part_seconds,
+        say=None if quiet else lambda message: say("measuring", message),
+    )
+    typer.echo(summary(found))
+    typer.echo(f"record: {out}")
+    failed = failures(found.parts)
+    if failed:
+        say("failed", ", ".join(failed))
+        raise typer.Exit(1)
 
 
 @bench_app.command()

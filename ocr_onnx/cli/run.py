@@ -68,7 +68,9 @@ def read_inputs(
     ] = 0,
     precision: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="fp32, or bf16 on openvino where the CPU has it. [default: fp32]"),
+        typer.Option(
+            metavar="NAME", help="fp32; bf16 on openvino where the CPU has it; fp16 on a GPU. [default: fp32]"
+        ),
     ] = None,
     allow_fallback: Annotated[
         bool,

@@ -5,12 +5,14 @@ from ocr_onnx.runtime.device import PROVIDERS, Device, DeviceKind, parse_device
 from ocr_onnx.runtime.model import Model, open_model
 from ocr_onnx.runtime.opening import open_session
 from ocr_onnx.runtime.probe import (
+    FP16_DEVICES,
     DeviceReport,
     Granted,
     device_reports,
     find_device,
     granted,
     why_no_bf16,
+    why_no_precision,
     why_unusable,
 )
 from ocr_onnx.runtime.providers import provider_options
@@ -19,6 +21,7 @@ from ocr_onnx.runtime.session import Session, TensorInfo, node_placement
 from ocr_onnx.runtime.wheels import installed_wheels, onnxruntime
 
 __all__ = [
+    "FP16_DEVICES",
     "PROVIDERS",
     "Array",
     "Device",
@@ -40,5 +43,6 @@ __all__ = [
     "parse_device",
     "provider_options",
     "why_no_bf16",
+    "why_no_precision",
     "why_unusable",
 ]

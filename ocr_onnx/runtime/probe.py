@@ -34,6 +34,7 @@ PROBE_MODEL = (
     b"\x02\x08\x04\n\x02\x08\x04b\x1c\n\x01y\x12\x17\n\x15\x08\x01\x12\x11\n\x03\x12\x01n\n\x02\x08\x01\n\x02\x08"
     b"\x04\n\x02\x08\x04B\x04\n\x00\x10\x11"
 )
+FP16_DEVICES: tuple[DeviceKind, ...] = ("cuda", "tensorrt")
 OPENVINO_LIBRARIES = ("libopenvino_c.so", "openvino_c.dll", "libopenvino_c.dylib")
 
 
@@ -140,6 +141,9 @@ def why_unusable(device: Device) -> OcrError | None:
 
 def why_no_precision(device: Device, precision: Precision) -> OcrError | None:
     """Return the error that explains why a usable device can't compute in a precision; None where it can."""
+    if precision == "fp16" and device.kind not in FP16_DEVICES:
+        problem = f"is for NVIDIA GPUs, and this is {device}"
+        return OptionError("runtime.precision=fp16", problem, "use --device cuda, or --precision fp32")
     return why_no_bf16(device) if precision == "bf16" else None
 
 

@@ -48,8 +48,8 @@ class TensorRtOptions:
     `prefix` begins the engine's file name. `timing_folder` keeps what the builder timed; empty where
     nothing is to be built. `workspace_bytes` bounds the scratch memory of the engine, 0 for no bound.
 
-    There is no switch to FP16 on purpose: the provider's destroys PP-OCRv4's detector, and TensorRT 11
-    ignores it. A file in FP16 is what computes in FP16.
+    `half` is for files in FP16 alone, of which TensorRT 10 builds no engine unless told that it may
+    compute so. A float32 file never gets it: that destroys PP-OCRv4's detector.
     """
 
     min_shapes: str
@@ -60,6 +60,7 @@ class TensorRtOptions:
     timing_folder: str = ""
     device_id: int = 0
     workspace_bytes: int = 0
+    half: bool = False
     optimization_level: Literal[0, 1, 2, 3, 4, 5] = 3
     share_context_memory: bool = True
 
@@ -136,6 +137,8 @@ def tensorrt_options(options: TensorRtOptions, ort_version: str) -> dict[str, st
         if options.timing_folder
         else {}
     )
+    # normalisations of layers are where half precision overflows first
+    half = {"trt_fp16_enable": "1", "trt_layer_norm_fp32_fallback": "1"} if options.half else {}
     return _known(
         {
             "device_id": str(options.device_id),
@@ -149,6 +152,7 @@ def tensorrt_options(options: TensorRtOptions, ort_version: str) -> dict[str, st
             "trt_context_memory_sharing_enable": _flag(options.share_context_memory),
             **timing,
             **workspace,
+            **half,
         },
         ort_version,
     )

@@ -208,6 +208,7 @@ class TensorRtModel:
             prefix=group.name,
             device_id=self.device.index,
             workspace_bytes=self._options.gpu_memory_mib * MIB,
+            half=self._options.precision == "fp16",
             optimization_level=OPTIMIZATION_LEVEL,
         )
 

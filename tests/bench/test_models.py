@@ -31,7 +31,7 @@ def graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     keys.parent.mkdir(parents=True)
     keys.write_text("a\nb\n", encoding="utf-8")
     subject = reports.Subject("Tiny_rec", "Tiny_rec", (4, 4))
-    monkeypatch.setattr(models, "SUBJECTS", (subject,))
+    monkeypatch.setattr(reports, "SUBJECTS", (subject,))
     return folder
 
 

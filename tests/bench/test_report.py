@@ -188,6 +188,26 @@ def throughput() -> dict[str, Any]:
     }
 
 
+def gpu(*, dry_run: bool = True) -> dict[str, Any]:
+    outcome = {
+        "figures": [{"name": "det first run median", "value": 12.3456789, "unit": "ms"}],
+        "series": [],
+        "ran": [],
+        "notes": [],
+        "problem": "",
+    }
+    good = {"name": "stalls", "state": "ok", "seconds": 1.0, "error": "", "outcome": outcome}
+    bad = {**good, "name": "soak", "state": "failed", "error": "out of memory"}
+    return {
+        "kind": "gpu",
+        "device": "cpu" if dry_run else "cuda:0",
+        "dry_run": dry_run,
+        "quick": dry_run,
+        "parts": [good, bad],
+        "environment": {**ENVIRONMENT, "gpu": "Test GPU"},
+    }
+
+
 def rewrites() -> dict[str, Any]:
     case = {
         "model": "net",
@@ -208,6 +228,7 @@ ALL = {
     "sides-drawn": sides(),
     "sides-scenes": sides_without_reading(),
     "soak-mobile-cpu": soak(),
+    "gpu-dry": gpu(),
     "throughput-drawn": throughput(),
 }
 
@@ -238,13 +259,22 @@ def test_every_figure_appears(tmp_path: Path) -> None:
         "| ours | 1x1 | 7.65 | 234.6 | 346 | 1.62 | – |  |",
         "| net | 1x48x320 | 20.0 | 15.0 | 0.75 |",
         "| area unit | time | is linear | 0.99 | 1 | 4 | 101 ms |",
+        "| stalls | det first run median | 12.3457 | ms |",
         "| 2 | 1 | 202.5 | 50.0 | 40.0 | 2.0 | 3.0 | 100 | 125 |",
     ):
         assert row in page
     assert "drawn: 7 of 7 images, models mobile, 2 threads, Test CPU, 3 cores" in page
     assert "250 MiB after page 20, 275 MiB at the end (+10.0%)" in page
     assert "Test CPU, 3 cores, commit abcdef0" in page
+    assert "no GPU: a dry run of the same code; Test CPU" in page
+    assert "- soak failed: out of memory" in page
     assert "## Left out" not in page
+
+
+def test_a_gpu_is_named_where_one_was_measured(tmp_path: Path) -> None:
+    page = report.markdown(records.read_all(folder_of(tmp_path, {"gpu-a": gpu(dry_run=False)})))
+    assert "## GPU suite on cuda:0\n\nTest GPU; Test CPU" in page
+    assert "dry run" not in page
 
 
 def test_plots_are_written_and_shown_and_named(tmp_path: Path) -> None:
