@@ -17,7 +17,17 @@ from ocr_onnx import runtime
 from ocr_onnx.errors import DeviceError, ModelContractError
 from ocr_onnx.manifest import Stage
 from ocr_onnx.options import Precision, RuntimeOptions
-from ocr_onnx.runtime import Device, Session, driver, open_model, opening, parse_device, probe, tensorrt
+from ocr_onnx.runtime import (
+    Device,
+    Replicas,
+    Session,
+    driver,
+    open_model,
+    opening,
+    parse_device,
+    probe,
+    tensorrt,
+)
 from ocr_onnx.runtime.buckets import GROUPS
 from ocr_onnx.runtime.driver import Driver, Gpu
 from ocr_onnx.runtime.engine_cache import MARKER
@@ -303,6 +313,10 @@ def test_device_tensorrt_opens_such_a_model(tiny_det: Path, monkeypatch: pytest.
     monkeypatch.setattr(tensorrt, "Session", FakeGpu().open)
     assert isinstance(open_model(tiny_det, "det", OPTIONS), TensorRtModel)
     assert isinstance(open_model(tiny_det, "det", CPU), Session)
+    several = open_model(tiny_det, "det", RuntimeOptions("tensorrt:1,0"))
+    assert isinstance(several, Replicas)
+    assert [str(replica.device) for replica in several.replicas] == ["tensorrt:1", "tensorrt:0"]
+    assert all(isinstance(replica, TensorRtModel) for replica in several.replicas)
 
 
 def test_what_the_device_can_not_honour_is_refused_before_anything_is_read(tmp_path: Path) -> None:
@@ -356,6 +370,15 @@ def test_the_command_builds_all_engines_of_a_set_and_lists_them(gpu_here: FakeGp
     assert "engines: building engine rec-xl of ppocrv4-mobile-rec.onnx" in first.err
     assert again.err == ""
     assert len(gpu_here.built) == len(groups)
+
+
+def test_gpus_of_one_architecture_share_their_engines(gpu_here: FakeGpu, run: Run) -> None:
+    done = run("build-engines", "--device", "tensorrt:1,0", "--set", "runtime.threads=1", "-q")
+    verdicts = [verdict for verdict, _, _ in _listed(done.out)]
+    groups = [*GROUPS["det"], *GROUPS["rec"]]
+    assert (done.code, done.err) == (0, "")
+    assert len(verdicts) == 2 * len(groups)
+    assert verdicts.count("built") == len(gpu_here.built) == len(groups)
 
 
 @pytest.mark.usefixtures("gpu_here")

@@ -1,6 +1,8 @@
 """`ocr-onnx build-engines`: what TensorRT builds on first use, built ahead."""
 
 import time
+from dataclasses import replace
+from itertools import product
 from typing import Annotated
 
 import typer
@@ -13,7 +15,10 @@ from ocr_onnx.errors import OptionError
 def build_engines(
     model_set: ModelSet = None,
     device: Annotated[
-        str, typer.Option(metavar="DEVICE", help="tensorrt[:i], with the number of the GPU to build for.")
+        str,
+        typer.Option(
+            metavar="DEVICE", help="tensorrt[:i[,j...]], with the numbers of the GPUs to build for."
+        ),
     ] = "tensorrt:0",
     model_dir: ModelFolder = None,
     config: ConfigFile = None,
@@ -42,7 +47,7 @@ def build_engines(
     }
     effective = load(config, assignments or (), flags)
     if device == "auto" or parse_device(device).kind != "tensorrt":
-        raise OptionError("--device", f"{device!r} has no engines to build", "give tensorrt[:i]")
+        raise OptionError("--device", f"{device!r} has no engines to build", "give tensorrt[:i[,j...]]")
     find_device(device)  # before anything is downloaded
     with download_progress(quiet=quiet) as progress:
         make = maker(progress, offline=effective.models.offline, quiet=quiet)
@@ -55,8 +60,10 @@ def build_engines(
         if not quiet:
             say("engines", message)
 
-    for stage, file in stages:
-        model = TensorRtModel(file.path, stage, effective.runtime, tell)
+    # of several GPUs, those of one architecture share their engines
+    gpus = [replace(effective.runtime, device=str(one)) for one in parse_device(device).each]
+    for (stage, file), runtime in product(stages, gpus):
+        model = TensorRtModel(file.path, stage, runtime, tell)
         for group in model.groups:
             started = time.perf_counter()
             engine = model.prepare(group)
