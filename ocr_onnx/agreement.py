@@ -71,23 +71,13 @@ def require(
 
     Raises ModelError where it does not, or where nothing is there to compare with; what `open_model` does.
     """
-    reference = model_store.at_hand(file.spec.name, "fp32", models)
-    if reference is None:
-        # A model of the user's own: its export compared it with float32, so this file on the processor,
-        # which computes in float32, stands for that.
-        if not file.spec.gates:
-            raise ModelError(
-                file.spec.name,
-                "has no float32 file on this machine to compare with, nor the gates of `ocr-onnx export`",
-                "export it anew with --precision fp16, or use --precision fp32",
-            )
-        reference = file
+    reference = reference_of(file, models)
     subject = Subject(
         file.sha256, reference.sha256, architecture(device), str(runtime.onnxruntime().__version__)
     )
     if _is_remembered(subject):
         return
-    found = _compare(stage, reference, file, options)
+    found = compare(stage, reference, file, options)
     failed = [one for one in found if not one.passed]
     if failed:
         told = "; ".join(f"{one.measure} {one.value:.4f}, and {one.bar} is needed" for one in failed)
@@ -97,6 +87,48 @@ def require(
             "use --precision fp32 on this GPU",
         )
     _remember(subject, found)
+
+
+def reference_of(file: ModelFile, models: ModelOptions) -> ModelFile:
+    """Return what an FP16 file is compared with: the float32 file of its name, on any shelf of this machine.
+
+    A model of the user's own may have none here. Its export compared it with float32, so the file
+    itself on the processor, which computes in float32, stands for that. ModelError without either.
+    """
+    found = model_store.at_hand(file.spec.name, "fp32", models)
+    if found is None and not file.spec.gates:
+        raise ModelError(
+            file.spec.name,
+            "has no float32 file on this machine to compare with, nor the gates of `ocr-onnx export`",
+            "export it anew with --precision fp16, or use --precision fp32",
+        )
+    return found or file
+
+
+def compare(
+    stage: Stage, reference: ModelFile, file: ModelFile, options: RuntimeOptions
+) -> tuple[Agreement, ...]:
+    """Run an FP16 file with the options, and its reference on the processor; return how far they agree."""
+    whole = open_model(reference.path, stage, RuntimeOptions())
+    half = open_model(file.path, stage, options)
+    name = str(file.path)
+    if stage == "det":
+        found = compare_det(
+            contract.det_infer(whole, name), contract.det_infer(half, name), drawn_pages(PAGES)
+        )
+    elif stage == "rec":
+        charset = recognize.charset_from(half.metadata, name)
+        ours, theirs = (contract.rec_infer(one, name, len(charset)) for one in (whole, half))
+        found = compare_rec(ours, theirs, drawn_lines(LINES, charset))
+    else:
+        lines = np.ascontiguousarray(drawn_lines(LINES)[:, :, : classify.WIDTH_PX])
+        upside_down = np.ascontiguousarray(lines[:, ::-1, ::-1])
+        found = compare_cls(
+            contract.cls_infer(whole, name),
+            contract.cls_infer(half, name),
+            np.concatenate((lines, upside_down)),
+        )
+    return (found, *_golden(file, half))
 
 
 def compare_det(reference: detect.Infer, half: detect.Infer, pages: NDArray[np.uint8]) -> Agreement:
@@ -158,31 +190,6 @@ def drawn_pages(count: int, seed: int = 0) -> NDArray[np.uint8]:
             top += int(size_px * rng.uniform(1.4, 2.6))
         pictures.append(_noisy(paper, rng))
     return np.stack(pictures)
-
-
-def _compare(
-    stage: Stage, reference: ModelFile, file: ModelFile, options: RuntimeOptions
-) -> tuple[Agreement, ...]:
-    whole = open_model(reference.path, stage, RuntimeOptions())
-    half = open_model(file.path, stage, options)
-    name = str(file.path)
-    if stage == "det":
-        found = compare_det(
-            contract.det_infer(whole, name), contract.det_infer(half, name), drawn_pages(PAGES)
-        )
-    elif stage == "rec":
-        charset = recognize.charset_from(half.metadata, name)
-        ours, theirs = (contract.rec_infer(one, name, len(charset)) for one in (whole, half))
-        found = compare_rec(ours, theirs, drawn_lines(LINES, charset))
-    else:
-        lines = np.ascontiguousarray(drawn_lines(LINES)[:, :, : classify.WIDTH_PX])
-        upside_down = np.ascontiguousarray(lines[:, ::-1, ::-1])
-        found = compare_cls(
-            contract.cls_infer(whole, name),
-            contract.cls_infer(half, name),
-            np.concatenate((lines, upside_down)),
-        )
-    return (found, *_golden(file, half))
 
 
 def _golden(file: ModelFile, half: runtime.Model) -> Iterator[Agreement]:

@@ -36,7 +36,7 @@ def admit(
     if options.precision != "fp16":
         _refuse_halves(used, options)
         return
-    device = runtime.parse_device(runtime.granted(options).options.device)
+    device = runtime.honoured(options)
     for stage, file in used.items():
         if file.spec.precision != "fp16":
             raise ModelError(

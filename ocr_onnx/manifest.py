@@ -28,7 +28,7 @@ class InputContract:
     """What a model's one input takes.
 
     `layout` names the axes in order ("NCHW"), `color` the channels ("BGR"). The three shapes bound
-    every axis and are TensorRT's min, opt and max profile.
+    every axis, and tell the usual size.
     """
 
     name: str

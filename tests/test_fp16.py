@@ -64,8 +64,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             opened.append(path.name)
         return open_model(path, stage, RuntimeOptions())
 
-    monkeypatch.setattr(runtime, "granted", lambda _: runtime.Granted(RuntimeOptions("cuda:0"), ""))
-    monkeypatch.setattr(runtime, "find_device", lambda _: Device("cuda"))
+    for name in ("honoured", "find_device"):
+        monkeypatch.setattr(runtime, name, lambda _: Device("cuda"))
     monkeypatch.setattr(agreement, "architecture", lambda _: "sm_90")
     monkeypatch.setattr(agreement, "open_model", open_there)
     monkeypatch.setattr(agreement, "LINES", 64)

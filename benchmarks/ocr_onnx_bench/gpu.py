@@ -30,6 +30,7 @@ PARTS: Mapping[str, Callable[[Plan], Outcome]] = MappingProxyType(
     {
         "parity": gpu_networks.parity,
         "texts": gpu_pages.texts,
+        "fp16": gpu_networks.half_precision,
         "search": gpu_networks.search,
         "stalls": gpu_networks.stalls,
         "memory-bounded": gpu_networks.memory_bounded,

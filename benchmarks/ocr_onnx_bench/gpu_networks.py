@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr_onnx import contract, model_store, recognize
+from ocr_onnx import agreement, contract, model_store, recognize
 from ocr_onnx.errors import OcrError
 from ocr_onnx.manifest import Stage
 from ocr_onnx.model_store import ModelFile
@@ -57,7 +57,7 @@ def parity(plan: Plan) -> Outcome:
     figures: list[Figure] = []
     ran: list[Ran] = []
     problems: list[str] = []
-    for file in _models_at_hand(plan):
+    for file in _models_at_hand(plan, ("", "fp32")):
         try:
             found = _parity(file, plan)
         except OcrError as error:
@@ -67,6 +67,25 @@ def parity(plan: Plan) -> Outcome:
         ran += found.ran
         problems += [found.problem] if found.problem else []
     return Outcome(tuple(figures), ran=tuple(ran), problem="; ".join(problems))
+
+
+def half_precision(plan: Plan) -> Outcome:
+    """Compare every FP16 file at hand with float32, by the bars that its use on a GPU asks for."""
+    asked = RuntimeOptions(device=plan.device, precision="fp16" if plan.at.kind in GPUS else "fp32")
+    models = ModelOptions(folder=plan.model_dir)
+    figures: list[Figure] = []
+    problems: list[str] = []
+    for file in _models_at_hand(plan, ("fp16",)):
+        name = file.spec.name
+        try:
+            found = agreement.compare(file.spec.stage, agreement.reference_of(file, models), file, asked)
+        except OcrError as error:
+            problems.append(f"{name} {error.problem}")
+            continue
+        figures += [Figure(f"{name} {one.measure}", one.value, "share") for one in found]
+        problems += [f"{name} {one.measure} below {one.bar}" for one in found if not one.passed]
+    none = "left out: no FP16 file here; make them with `ocr-onnx export --precision fp16`, name --model-dir"
+    return Outcome(tuple(figures), notes=() if figures or problems else (none,), problem="; ".join(problems))
 
 
 def memory_bounded(plan: Plan) -> Outcome:
@@ -251,11 +270,11 @@ def _parity(file: ModelFile, plan: Plan) -> Outcome:
     return Outcome(tuple(figures), ran=(ran,), problem=problem)
 
 
-def _models_at_hand(plan: Plan) -> Iterator[ModelFile]:
-    """Yield every float32 model on this machine; for a quick run only the embedded ones."""
+def _models_at_hand(plan: Plan, precisions: tuple[str, ...]) -> Iterator[ModelFile]:
+    """Yield every model of these precisions on this machine; for a quick run of float32 the embedded ones."""
     for status in model_store.verify(ModelOptions(folder=plan.model_dir)):
-        spec, wanted = status.spec, not plan.quick or status.place == "embedded"
-        if status.state == "ok" and status.path and spec.precision in ("", "fp32") and wanted:
+        spec, wanted = status.spec, not plan.quick or "fp16" in precisions or status.place == "embedded"
+        if status.state == "ok" and status.path and spec.precision in precisions and wanted:
             yield ModelFile(status.path, spec, spec.sha256 or "")
 
 

@@ -284,8 +284,8 @@ def gpu(
         str,
         typer.Option(
             metavar="A,B,...",
-            help="Only these: parity, texts, search, stalls, memory-bounded, memory-unbounded, reduced, "
-            "workers, latency, soak. [default: all]",
+            help="Only these: parity, texts, fp16, search, stalls, memory-bounded, memory-unbounded, "
+            "reduced, workers, latency, soak. [default: all]",
             show_default=False,
         ),
     ] = "",

@@ -1,5 +1,6 @@
 """The GPU suite, dry-run on a CPU through the code that a GPU gets."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -7,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
-from ocr_onnx import runtime
+from ocr_onnx import agreement, runtime
 from ocr_onnx.errors import DeviceError, InputError, ModelContractError, OptionError
 from ocr_onnx.options import DetOptions, RuntimeOptions
 from ocr_onnx.recognize import RUN_WIDTH_PX
@@ -19,6 +21,7 @@ from ocr_onnx_bench.cases import Case
 from ocr_onnx_bench.gpu_device import Plan
 from ocr_onnx_bench.gpu_record import Figure, GpuRecord, Outcome, Part, Ran, Series, read_parts, summary
 from ocr_onnx_bench.record import write
+from ocr_onnx_export.precision import to_half
 from tests.conftest import Run
 
 CPU = "CPUExecutionProvider"
@@ -41,7 +44,7 @@ def test_a_dry_run_takes_every_part_and_says_that_it_is_one(run: Run, tmp_path: 
     assert [part["name"] for part in found["parts"]] == [name for name in gpu.PARTS if name != "latency"]
     for part in found["parts"]:
         assert (part["state"], part["error"]) == ("ok", "")
-        assert part["outcome"]["figures"]
+        assert part["outcome"]["figures"] or part["outcome"]["notes"][0].startswith("left out: no FP16 file")
         assert {one["provider"] for one in part["outcome"]["ran"]} <= {CPU}
     parity = found["parts"][0]["outcome"]
     assert [one["model"] for one in parity["ran"]][:2] == ["ppocrv4-mobile-det", "ppocrv4-mobile-rec"]
@@ -271,3 +274,23 @@ def test_the_suite_needs_neither_onnx_nor_the_other_packages_of_the_extra() -> N
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "is not on this machine" in done.stdout
     assert "--soak-pages" in done.stdout
+
+
+def test_fp16_files_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = gpu_device.mobile_file("det")
+    path = tmp_path / "half.onnx"
+    onnx.save(to_half(onnx.load(whole.path)), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest = (
+        '[[model]]\nname = "ppocrv4-mobile-det"\nstage = "det"\nlicense = "x"\norigin = "test"\n'
+        f'precision = "fp16"\nfile = "half.onnx"\nsha256 = "{digest}"\n'
+    )
+    (tmp_path / "manifest.toml").write_text(manifest)
+    plan = Plan("cpu", quick=True, model_dir=str(tmp_path))
+    found = gpu_networks.half_precision(plan)
+    [figure] = found.figures
+    assert figure.name == "ppocrv4-mobile-det mask IoU at worst"
+    assert 0.99 < figure.value < 1
+    assert (found.problem, found.notes) == ("", ())
+    monkeypatch.setattr(agreement, "MIN_MASK_IOU", 1.0)
+    assert gpu_networks.half_precision(plan).problem.endswith("below 1.0")
