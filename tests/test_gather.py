@@ -8,7 +8,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -245,6 +245,15 @@ def test_another_error_comes_out_once_and_the_others_are_run_alone() -> None:
         assert [call.result(SECONDS).tolist() for call in others[1:]] == [[4], [6]]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt, also where a shell started us in the background, without it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system can't signal a thread")
 def test_a_wait_that_is_interrupted_holds_up_nobody() -> None:
     stage = _Stage()
