@@ -202,6 +202,15 @@ def test_a_gpu_is_asked_once_per_file_architecture_and_version(
     assert len(gpu) == 5
 
 
+def test_each_architecture_of_several_gpus_is_asked_once(
+    half: Callable[[Stage], ModelFile], gpu: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "honoured", lambda _: Device("cuda", 0, (1, 2)))
+    monkeypatch.setattr(agreement, "architecture", lambda one: "sm_75" if one.index == 1 else "sm_90")
+    fp16.admit(files_with(half("det"), half("rec")), replace(HALF, device="cuda:0,1,2"))
+    assert len(gpu) == 4
+
+
 @pytest.mark.usefixtures("gpu")
 def test_what_does_not_agree_is_refused_with_the_figures(
     half: Callable[[Stage], ModelFile], cache: Path, monkeypatch: pytest.MonkeyPatch

@@ -68,14 +68,14 @@ def mobile_file(stage: Stage) -> ModelFile:
 
 
 def memory_mib(device: Device) -> float:
-    """Return the memory in use: the whole GPU's, or on a processor what this process has resident."""
+    """Return the memory in use: of all the GPUs, or on a processor what this process has resident."""
     if device.kind not in GPUS:
         return resident_mib()
     try:
         driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError as error:
         raise DeviceError(str(device), "no NVIDIA driver was found", "check `nvidia-smi`") from error
-    return gpu_used_mib(driver, device.index)
+    return sum(gpu_used_mib(driver, one.index) for one in device.each)
 
 
 def gpu_used_mib(driver: Any, index: int) -> float:
