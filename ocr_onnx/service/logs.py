@@ -1,0 +1,46 @@
+"""What the service does goes in, one line of JSON a record comes out. Never what was sent or read."""
+
+import json
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import Any
+
+
+class JsonLines(logging.Formatter):
+    """Writes a record as one JSON object, the fields of `extra={"fields": {...}}` beside the message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record without exceptions' messages, which may hold what was read."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            line |= cause_fields(record.exc_info[1])
+        return json.dumps(line)
+
+
+def log_to_stderr() -> None:
+    """Send the records of the service and of its server to stderr, as JSON lines."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    for name in ("ocr_onnx", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+def log_cause(logger: logging.Logger, error: BaseException) -> None:
+    """Log what kind of error it was and where it came from."""
+    logger.error("a request failed", extra={"fields": cause_fields(error)})
+
+
+def cause_fields(error: BaseException) -> dict[str, Any]:
+    """Return an error's type and places, the innermost last."""
+    frames = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+    return {"error": type(error).__name__, "frames": frames}
