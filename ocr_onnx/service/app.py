@@ -44,7 +44,7 @@ class Service:
         self.options = options
         self.model_set = model_set
         self.slots = Slots(options.max_requests, options.max_held_bytes)
-        self.metrics = Metrics(lambda: self.slots.taken)
+        self.metrics = Metrics(lambda: self.slots.taken, lambda: self.queued)
         self.engine: Engine | None = None
         self.failure: Exception | None = None
         self.on_failure: Callable[[], None] = lambda: None
@@ -56,6 +56,11 @@ class Service:
     def ready(self) -> bool:
         """Whether requests are taken."""
         return self.engine is not None and not self.stopping
+
+    @property
+    def queued(self) -> int:
+        """How many requests have pages that wait."""
+        return 0 if self._workers is None else self._workers.waiting
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

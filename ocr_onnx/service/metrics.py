@@ -18,7 +18,7 @@ _ROWS: Final = (1, 2, 4, 8, 16, 32, 64)
 class Metrics:
     """The counters of one application; they may be counted up from any thread."""
 
-    def __init__(self, under_way: Callable[[], int]) -> None:
+    def __init__(self, under_way: Callable[[], int], queued: Callable[[], int]) -> None:
         self._registry = registry = CollectorRegistry()
         self.requests = Counter(
             "ocr_onnx_requests", "Requests by route and status.", ("route", "status"), registry=registry
@@ -47,8 +47,10 @@ class Metrics:
             buckets=_ROWS,
             registry=registry,
         )
-        queue = Gauge("ocr_onnx_requests_under_way", "Requests accepted and not answered.", registry=registry)
-        queue.set_function(under_way)
+        name, help_text = "ocr_onnx_requests_under_way", "Requests accepted and not answered."
+        Gauge(name, help_text, registry=registry).set_function(under_way)
+        name, help_text = "ocr_onnx_requests_queued", "Requests with pages that no worker has taken."
+        Gauge(name, help_text, registry=registry).set_function(queued)
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""

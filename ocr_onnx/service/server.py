@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from ocr_onnx.errors import OptionError
 from ocr_onnx.service.app import Service
-from ocr_onnx.service.logs import log_to_stderr
+from ocr_onnx.service.logs import logged_to_stderr
 from ocr_onnx.service.settings import ServiceOptions
 
 _LOG = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ def serve(app: FastAPI, host: str, port: int, options: ServiceOptions) -> None:
     being loaded.
     """
     service: Service = app.state.service
-    log_to_stderr()
     config = uvicorn.Config(
         app,
         host=host,
@@ -51,7 +50,7 @@ def serve(app: FastAPI, host: str, port: int, options: ServiceOptions) -> None:
         server.should_exit = True
 
     service.on_failure = stop
-    with _listening(host, port) as listener:
+    with logged_to_stderr(), _listening(host, port) as listener:
         shown = listener.getsockname()
         _LOG.info("listening", extra={"fields": {"host": shown[0], "port": shown[1]}})
         server.run([listener])

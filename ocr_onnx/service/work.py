@@ -158,6 +158,11 @@ class Workers:
         if over:
             job.done()
 
+    @property
+    def waiting(self) -> int:
+        """How many requests have pages that no worker has taken."""
+        return len(self._waiting)
+
     def close(self) -> None:
         """End the threads, after the page that each has in hand; what waits is dropped."""
         with self._changed:
