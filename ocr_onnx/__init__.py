@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ModelMissingError,
         OcrError,
         OptionError,
+        TooLargeError,
     )
     from ocr_onnx.inputs import Readable
     from ocr_onnx.options import (
@@ -64,6 +65,7 @@ __all__ = [
     "RecognizedLine",
     "RuntimeOptions",
     "TextLine",
+    "TooLargeError",
     "__version__",
 ]
 

@@ -104,11 +104,12 @@ def load(
     file: Path | None = None,
     assignments: Sequence[str] = (),
     flags: Mapping[str, object] | None = None,
+    defaults: Mapping[str, object] | None = None,
 ) -> Config:
     """Return the defaults, overridden by `file`, then by `assignments`, then by `flags`.
 
     `assignments` are "section.key=value" with the value in YAML; `flags` maps "section.key" to a
-    value, and those that are None were not given.
+    value, and those that are None were not given. `defaults` are those of a command that has other ones.
 
     Raises
     ------
@@ -117,6 +118,7 @@ def load(
         type or is out of range.
     """
     settings = [
+        *(Setting(key, value, "default") for key, value in (defaults or {}).items()),
         *(() if file is None else _read_file(file)),
         *map(_read_assignment, assignments),
         *(Setting(key, value, "command line") for key, value in (flags or {}).items() if value is not None),

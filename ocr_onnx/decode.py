@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ocr_onnx.data import ImageBgr, Page
-from ocr_onnx.errors import InputError
+from ocr_onnx.errors import InputError, TooLargeError
 from ocr_onnx.options import InputOptions
 from ocr_onnx.page_range import select_pages
 
@@ -169,7 +169,7 @@ def check_pixels(
     if width_px < 1 or height_px < 1:
         raise InputError(subject, f"is {width_px} x {height_px} pixels", "give a picture with pixels in it")
     if width_px * height_px > options.max_pixels:
-        raise InputError(
+        raise TooLargeError(
             subject,
             f"is {width_px} x {height_px} pixels, more than the limit of {options.max_pixels}",
             f"{remedy} or raise input.max_pixels",

@@ -171,6 +171,15 @@ class Engine:
         images = [line.image for line in inputs.pages(lines, options.input)]
         return tuple(recognize.read_lines(images, self.rec, self.charset, options.rec, self.rec_lanes))
 
+    def sharing(self, pages: int) -> Self:
+        """Return this engine for so many pages at a time, each on its share of the processor.
+
+        For callers with threads of their own; `stream` sees to it itself. Results are the same.
+        """
+        if pages == 1 or self.share is None:
+            return self
+        return replace(self, **self.share(pages)._asdict(), rec_lanes=None)
+
     def _checked(self, options: Options | None) -> Options:
         """Return the options of a call, after making sure that this engine can honour them."""
         wanted = self.options if options is None else options
@@ -192,7 +201,7 @@ class Engine:
     ) -> Iterator[PageResult]:
         pool = ThreadPoolExecutor(workers, thread_name_prefix="ocr-onnx")
         pending: deque[Future[PageResult]] = deque()
-        sharing = self._sharing(workers)
+        sharing = self.sharing(workers)
         try:
             for page, is_last in _with_last_told(_with_last_error(pages)):
                 if isinstance(page, OcrError):
@@ -206,12 +215,6 @@ class Engine:
                 yield from _settled(pending.popleft(), on_error)
         finally:
             pool.shutdown(cancel_futures=True)
-
-    def _sharing(self, pages: int) -> Self:
-        """Return this engine for so many pages at a time, each on its share of the processor."""
-        if pages == 1 or self.share is None:
-            return self
-        return replace(self, **self.share(pages)._asdict(), rec_lanes=None)
 
     def _read_page(self, page: Page, options: Options) -> PageResult:
         found, scaled = self._detect(page.image, options)

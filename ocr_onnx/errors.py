@@ -5,6 +5,7 @@
     OcrError
     ├── OptionError          an option's value, a config key, a request that contradicts itself
     ├── InputError           an image, PDF, folder or URL that can't be read
+    │   └── TooLargeError        beyond a bound on bytes, pixels or pages
     ├── ModelError           a model file that is not what it should be
     │   ├── ModelMissingError    unknown name, or not on this machine
     │   ├── ModelHashError       bytes differ from the manifest
@@ -38,6 +39,10 @@ class OptionError(OcrError):
 
 class InputError(OcrError):
     """Something handed in to be read is missing, broken or beyond a bound."""
+
+
+class TooLargeError(InputError):
+    """Something handed in to be read is beyond a bound on bytes, pixels or pages."""
 
 
 class ModelError(OcrError):

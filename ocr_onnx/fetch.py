@@ -2,16 +2,19 @@
 
 import asyncio
 import socket
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Thread
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from ocr_onnx.errors import InputError
+from ocr_onnx.errors import InputError, TooLargeError
 from ocr_onnx.network import checked_settings
+
+Guard: TypeAlias = Callable[[str, int], Awaitable[str]]
+"""Takes a host and a port, and returns the IP address to connect to; raises InputError to refuse them."""
 
 MAX_REDIRECTS = 5
 SCHEMES = ("http", "https")
@@ -37,7 +40,7 @@ def fetch(url: str, max_bytes: int, timeout_s: float) -> bytes:
     # httpx bounds each read but not their sum; asyncio bounds the sum. A thread of its own, because
     # the caller may be inside an event loop already (a notebook, a web service).
     with ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(_run, _download(url, max_bytes, timeout_s)).result()
+        return pool.submit(_run, download(url, max_bytes, timeout_s)).result()
 
 
 def _run(download: Coroutine[None, None, bytes]) -> bytes:
@@ -74,12 +77,17 @@ class _Loop(asyncio.SelectorEventLoop):
         return await asyncio.wrap_future(found, loop=self)
 
 
-async def _download(url: str, max_bytes: int, timeout_s: float) -> bytes:
+async def download(url: str, max_bytes: int, timeout_s: float, guard: Guard | None = None) -> bytes:
+    """Do what `fetch` does, for callers inside an event loop.
+
+    With `guard`, it is asked before every connection, of redirects too, and what it answers is connected
+    to; the environment's proxies are left out, as they would look the name up again.
+    """
     with checked_settings(url, InputError):
-        client = httpx.AsyncClient(headers=_HEADERS, timeout=timeout_s)
+        client = httpx.AsyncClient(headers=_HEADERS, timeout=timeout_s, trust_env=guard is None)
     try:
         async with asyncio.timeout(timeout_s), client:
-            return await _follow(client, url, max_bytes)
+            return await _follow(client, url, max_bytes, guard)
     except (TimeoutError, httpx.TimeoutException) as error:
         raise InputError(
             url, f"did not arrive within {timeout_s:g} s", "try again or raise input.timeout_s"
@@ -110,18 +118,36 @@ def _is_proxied(url: str) -> bool:
     return bool(proxies.get(address.scheme) or proxies.get("all")) and not proxy_bypass(address.host)
 
 
-async def _follow(client: httpx.AsyncClient, url: str, max_bytes: int) -> bytes:
+async def _follow(client: httpx.AsyncClient, url: str, max_bytes: int, guard: Guard | None) -> bytes:
     address = httpx.URL(url)
     for _ in range(MAX_REDIRECTS + 1):
         if address.scheme not in SCHEMES:
             raise InputError(
                 url, f"redirects to {address}, which is not http(s)", "give the address of the file itself"
             )
-        async with client.stream("GET", address) as response:
+        request = await _request(client, address, guard)
+        response = await client.send(request, stream=True)
+        try:
             if not response.has_redirect_location:
                 return await _body(response, url, max_bytes)
             address = address.join(response.headers["location"])
+        finally:
+            await response.aclose()
     raise InputError(url, f"redirects more than {MAX_REDIRECTS} times", "give the address of the file itself")
+
+
+async def _request(client: httpx.AsyncClient, address: httpx.URL, guard: Guard | None) -> httpx.Request:
+    """Ask for `address` at the very IP address that `guard` looked at; TLS still checks the host's name."""
+    if guard is None:
+        return client.build_request("GET", address)
+    checked = await guard(address.host, address.port or (443 if address.scheme == "https" else 80))
+    name = address.raw_host.decode("ascii")
+    return client.build_request(
+        "GET",
+        address.copy_with(host=checked),
+        headers={"Host": address.netloc.decode("ascii")},
+        extensions={"sni_hostname": name},
+    )
 
 
 async def _body(response: httpx.Response, url: str, max_bytes: int) -> bytes:
@@ -132,7 +158,7 @@ async def _body(response: httpx.Response, url: str, max_bytes: int) -> bytes:
             f"answered {response.status_code} {response.reason_phrase}".rstrip(),
             _CHECK_PROXY if refused else "check the address",
         )
-    too_large = InputError(
+    too_large = TooLargeError(
         url, f"is larger than the limit of {max_bytes} bytes", "raise input.max_bytes or give a smaller file"
     )
     announced = response.headers.get("content-length", "")

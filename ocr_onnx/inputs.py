@@ -16,7 +16,7 @@ from PIL import Image
 
 from ocr_onnx.data import Page
 from ocr_onnx.decode import array_to_bgr, check_pixels, image_pages, picture_pages, sniff
-from ocr_onnx.errors import DependencyError, InputError, OcrError
+from ocr_onnx.errors import DependencyError, InputError, OcrError, TooLargeError
 from ocr_onnx.options import InputOptions
 from ocr_onnx.page_range import parse_page_ranges
 
@@ -82,6 +82,26 @@ def pages(
     """
     parse_page_ranges(options.pages)
     return _sorted_out(_outcomes(source, options, MAX_NESTING), on_error)
+
+
+def file_outcomes(data: bytes, source: str, options: InputOptions) -> Iterator[Page | OcrError]:
+    """Read the content of a file that `source` names: its pages, and an error in place of each that is bad.
+
+    For whoever has a file's bytes and its name apart. Nothing is raised but OptionError, at once, if
+    `options.pages` is no page range.
+    """
+    parse_page_ranges(options.pages)
+    return _errors_as_outcomes(_file_content(data, source, options))
+
+
+def _file_content(data: bytes, source: str, options: InputOptions) -> _Outcomes:
+    _check_bytes(len(data), source, options)
+    yield from _decoded(data, source, options)
+
+
+def is_pdf(data: bytes) -> bool:
+    """Tell whether the content of a file is taken for a PDF."""
+    return b"%PDF-" in data[:_PDF_HEADER_WITHIN_BYTES] and sniff(data) is None
 
 
 def _sorted_out(outcomes: _Outcomes, on_error: Callable[[OcrError], None] | None) -> Iterator[Page]:
@@ -278,7 +298,7 @@ def _read(file: Any, name: str, options: InputOptions) -> bytes:
 
 def _check_bytes(size_bytes: int, name: str, options: InputOptions) -> None:
     if size_bytes > options.max_bytes:
-        raise InputError(
+        raise TooLargeError(
             name,
             f"is larger than the limit of {options.max_bytes} bytes",
             "raise input.max_bytes or shrink it",
@@ -288,7 +308,7 @@ def _check_bytes(size_bytes: int, name: str, options: InputOptions) -> None:
 def _decoded(data: bytes, name: str, options: InputOptions) -> _Outcomes:
     if not data:
         raise InputError(name, "is empty (0 bytes)", "give a picture or a PDF")
-    if b"%PDF-" not in data[:_PDF_HEADER_WITHIN_BYTES] or sniff(data) is not None:
+    if not is_pdf(data):
         yield from picture_pages(data, name, options)
         return
     try:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from ocr_onnx.errors import InputError, OptionError
+from ocr_onnx.errors import InputError, OptionError, TooLargeError
 from ocr_onnx.options import InputOptions
 
 PageRange: TypeAlias = tuple[int, int | None]
@@ -63,7 +63,7 @@ def select_pages(
         wanted = (index for first, last in ranges for index in range(first - 1, min(last or count, count)))
         chosen = sorted(set(wanted))
     if len(chosen) > options.max_pages:
-        raise InputError(
+        raise TooLargeError(
             source,
             f"{len(chosen)} pages are more than the limit of {options.max_pages}",
             "pick fewer with input.pages or raise input.max_pages",

@@ -62,6 +62,16 @@ def pdf_pages(data: bytes, source: str, options: InputOptions) -> Iterator[Page 
             document.close()
 
 
+def page_count(data: bytes, source: str, options: InputOptions) -> int:
+    """Return how many pages a PDF has, of which the options may want few. Raises as `pdf_pages` does."""
+    document = _open(data, source, options)
+    with _PDFIUM_LOCK:
+        try:
+            return len(document)
+        finally:
+            document.close()
+
+
 def _open(data: bytes, source: str, options: InputOptions) -> pdfium.PdfDocument:
     with _PDFIUM_LOCK:
         try:

@@ -166,6 +166,16 @@ def draw(result: PageResult, font: str | None = None) -> ImageBgr:
     return drawing.draw(result.image, result.lines, font)
 
 
+def to_jpeg(result: PageResult, font: str | None = None) -> bytes:
+    """Encode what `draw` returns as JPEG, shrunk where a side is longer than JPEG can hold."""
+    picture = draw(result, font)
+    shrink = _MAX_SIDE_PX[".jpg"] / max(picture.shape[:2])
+    if shrink < 1:
+        height, width = (max(1, int(side * shrink)) for side in picture.shape[:2])
+        picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    return _encode(picture, ".jpg", result.source)
+
+
 def output_path(result: PageResult, folder: str | Path, suffix: str, root: str | Path | None = None) -> Path:
     """Name the file that belongs to `result` under `folder`; a pure function of its arguments.
 

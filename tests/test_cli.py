@@ -120,6 +120,7 @@ def test_help_imports_nothing_heavy_either() -> None:
     [
         (),
         ("run",),
+        ("serve",),
         ("config",),
         ("doctor",),
         ("export",),

@@ -18,6 +18,7 @@ from ocr_onnx.cli.export import export_model
 from ocr_onnx.cli.models import models_app
 from ocr_onnx.cli.options import Assignments, ConfigFile
 from ocr_onnx.cli.run import read_inputs
+from ocr_onnx.cli.serve import serve_pages
 from ocr_onnx.console import say
 from ocr_onnx.errors import OcrError, OptionError
 
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(read_inputs)
+app.command("serve")(serve_pages)
 app.add_typer(models_app, name="models")
 app.command("export")(export_model)
 app.command("build-engines")(build_engines)

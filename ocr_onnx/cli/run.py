@@ -169,7 +169,7 @@ def _read_all(
 
     if save_path is not None:
         _make_folder(save_path)
-    engine = _loaded(config, warm_up, quiet)
+    engine = load_engine(config, warm_up=warm_up, quiet=quiet)
     count = 0
     root = None if save_path is None else _common_folder(inputs)
     with page_progress(quiet=quiet) as advance:
@@ -193,7 +193,7 @@ def _read_all(
     return not failed
 
 
-def _loaded(config: "Config", warm_up: bool, quiet: bool) -> "Engine":
+def load_engine(config: "Config", *, warm_up: bool, quiet: bool) -> "Engine":
     """Fetch and open the models; a warning tells of a device that is not the one asked for."""
     from ocr_onnx import model_store
     from ocr_onnx.engine import Engine

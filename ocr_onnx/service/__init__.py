@@ -1,0 +1,1 @@
+"""The HTTP service. Needs the extra `serve`; this is the one package that knows HTTP servers."""

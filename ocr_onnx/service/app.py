@@ -1,0 +1,349 @@
+"""The application: its routes, and what they share. `create_app` takes what loads the engine."""
+
+import asyncio
+import hmac
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import Depends, FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response, StreamingResponse
+
+from ocr_onnx.engine import Engine
+from ocr_onnx.errors import OcrError
+from ocr_onnx.service import contract, examples, fetching, v1
+from ocr_onnx.service.body import Upload, gone, parse_form, parse_json, read_body
+from ocr_onnx.service.faults import Failed, RequestError, bad_request, busy, fault_of, late
+from ocr_onnx.service.logs import log_cause
+from ocr_onnx.service.metrics import Metrics
+from ocr_onnx.service.middleware import Watched, failure_answer, http_fault, json_answer, to_json
+from ocr_onnx.service.page_files import PageFiles
+from ocr_onnx.service.settings import ServiceOptions, listed
+from ocr_onnx.service.work import Job, Slots, Workers
+
+NDJSON: Final = "application/x-ndjson"
+
+_LOG = logging.getLogger(__name__)
+
+
+class Service:
+    """What the routes of one application share: the engine, once it is loaded, and the work under way.
+
+    `failure` is what kept the engine from being loaded; `on_failure` is called then.
+    """
+
+    def __init__(
+        self, load: Callable[[], Engine], options: ServiceOptions, keys: Sequence[str], model_set: str
+    ) -> None:
+        self.options = options
+        self.model_set = model_set
+        self.slots = Slots(options.max_requests, options.max_held_bytes)
+        self.metrics = Metrics(lambda: self.slots.taken, lambda: self.queued)
+        self.engine: Engine | None = None
+        self.failure: Exception | None = None
+        self.on_failure: Callable[[], None] = lambda: None
+        self.stopping = False
+        self._load, self._keys = load, tuple(key.encode() for key in keys)
+        self._workers: Workers | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return self.engine is not None and not self.stopping
+
+    @property
+    def queued(self) -> int:
+        """How many requests have pages that wait."""
+        return 0 if self._workers is None else self._workers.waiting
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Load the engine beside the requests that ask whether it is; end the workers in the end."""
+        loading = asyncio.create_task(self._start())
+        try:
+            yield
+        finally:
+            self.stopping = True
+            await loading
+            if self._workers is not None:
+                await asyncio.to_thread(self._workers.close)
+
+    async def _start(self) -> None:
+        try:
+            engine = self.metrics.watched(await asyncio.to_thread(self._load))
+        except Exception as error:  # whoever started the server raises it again
+            self.failure = error
+            self.on_failure()
+            return
+        self._workers = Workers(engine, self.options.workers, self.metrics)
+        self.engine = engine
+        _LOG.info("ready")
+
+    def loaded(self) -> tuple[Engine, Workers]:
+        """Return what reads. Raises RequestError (503) while there is none."""
+        if self.engine is None or self._workers is None or self.stopping:
+            raise busy("is shutting down" if self.stopping else "is still loading its models")
+        return self.engine, self._workers
+
+    def check_key(self, request: Request) -> None:
+        """Raise RequestError (401) unless there are no keys, or the request has one of them."""
+        if not self._keys:
+            return
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        bearer = token.strip() if scheme.lower() == "bearer" else ""
+        sent = (request.headers.get("x-api-key") or bearer).encode("utf-8", "replace")
+        # all of them are compared, so that the time tells nothing about which one is nearly right
+        if not sum(hmac.compare_digest(sent, key) for key in self._keys):
+            problem, remedy = "is missing or wrong", "send it as Authorization: Bearer or X-API-Key"
+            raise RequestError(401, "KeyError", "API key", problem, remedy)
+
+
+def create_app(
+    load: Callable[[], Engine],
+    options: ServiceOptions = ServiceOptions(),
+    *,
+    keys: Sequence[str] = (),
+    model_set: str = "",
+    page: Path | None = None,
+) -> FastAPI:
+    """Return the application. `load` is called once, in a thread; its engine's options bound every request.
+
+    With `keys`, requests need one of them. `page` is the folder of the browser's page. `app.state.service`
+    is the `Service`.
+    """
+    service = Service(load, options, keys, model_set)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    app = FastAPI(
+        title="ocr-onnx", version=version("ocr-onnx"), lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.service = service
+    _add_routes(app, service, PageFiles(page or Path(__file__).with_name("page")))
+    _add_handlers(app, service)
+    if options.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=listed(options.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
+    app.add_middleware(Watched, metrics=service.metrics)
+    return app
+
+
+def _add_routes(app: FastAPI, service: Service, files: PageFiles) -> None:
+    guarded = [Depends(service.check_key)]
+
+    async def ocr(request: Request) -> Response:
+        return await read_reference(request, service)
+
+    async def read(request: Request) -> Response:
+        return await read_v1(request, service)
+
+    async def models() -> Response:
+        engine, _ = service.loaded()
+        return json_answer(v1.models_dict(service.model_set, engine))
+
+    async def healthz() -> Response:
+        return json_answer({"status": "alive"})
+
+    async def readyz() -> Response:
+        state = "ready" if service.ready else "stopping" if service.stopping else "loading"
+        headers = None if service.ready else {"Retry-After": "1"}
+        return json_answer({"status": state}, 200 if service.ready else 503, headers)
+
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    post: Any = app.post
+    post("/ocr", dependencies=guarded, openapi_extra=examples.OCR, summary="PaddleX's contract")(ocr)
+    post("/v1/read", dependencies=guarded, openapi_extra=examples.READ, summary="Read files")(read)
+    app.get("/v1/models", dependencies=guarded, summary="What the server reads with")(models)
+    app.get("/healthz", summary="The process answers")(healthz)
+    app.get("/readyz", summary="Requests are taken")(readyz)
+    app.get("/metrics", dependencies=guarded, summary="Figures for Prometheus")(metrics)
+    app.get("/", include_in_schema=False)(files.index)
+    app.get("/static/{name}", include_in_schema=False)(files.static)
+
+
+def _add_handlers(app: FastAPI, service: Service) -> None:
+    def answered(request: Request, fault: RequestError) -> Response:
+        service.metrics.errors.labels(fault.told.kind).inc()
+        return failure_answer(request, fault)
+
+    async def on_fault(request: Request, error: Exception) -> Response:
+        fault = fault_of(error)
+        if fault.status >= 500 and not isinstance(error, RequestError):
+            log_cause(_LOG, error)
+        return answered(request, fault)
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - registered for these alone
+        answer = answered(request, http_fault(error))
+        answer.headers.update(error.headers or {})
+        return answer
+
+    app.add_exception_handler(RequestError, on_fault)
+    app.add_exception_handler(OcrError, on_fault)
+    app.add_exception_handler(HTTPException, on_http)
+
+
+async def read_reference(request: Request, service: Service) -> Response:
+    """Serve `POST /ocr`."""
+    engine, workers = service.loaded()
+    _need_type(request, "application/json")
+    slot = service.slots.take()
+    try:
+        body = await read_body(request, service.options, slot)
+        async with _time_limit(service.options.request_timeout_s):
+            document = await _document(body, engine, service.options)
+            del body
+            job = Job(document.pages, document.options, contract.page_answer, slot.release)
+            pages = await _while_connected(request, _all(job, workers))
+            for page in pages:
+                if isinstance(page, Failed):
+                    raise page.fault
+            success = contract.success(request.state.request_id, document, pages)
+            return await asyncio.to_thread(json_answer, success)
+    finally:
+        slot.release()
+
+
+async def _document(body: bytes, engine: Engine, options: ServiceOptions) -> contract.Document:
+    """Parse a request and get at what it wants read, with everything slow off the event loop."""
+    sent = await asyncio.to_thread(parse_json, body, "body")
+    wanted = contract.parse(sent, engine.options)
+    if fetching.is_url(wanted.file):
+        data = await fetching.fetch(wanted.file, wanted.options.input, options)
+    else:
+        data = await asyncio.to_thread(contract.decode, wanted.file, wanted.options)
+    return await asyncio.to_thread(contract.opened, data, wanted)
+
+
+async def read_v1(request: Request, service: Service) -> Response:
+    """Serve `POST /v1/read`."""
+    engine, workers = service.loaded()
+    slot = service.slots.take()
+    streams = NDJSON in request.headers.get("accept", "")
+    try:
+        body = await read_body(request, service.options, slot)
+        async with _time_limit(service.options.request_timeout_s):
+            uploads, fields = await _uploads(request, body, service.options)
+            del body
+            text = fields.get("options") or "{}"
+            options = v1.parse_options(parse_json(text.encode("utf-8", "replace"), "options"), engine)
+            finish = partial(v1.page_dict, picture=v1.parse_picture(fields.get("picture")))
+            job = Job(v1.pages_of(uploads, options), options, finish, slot.release)
+            if not streams:
+                pages = await _while_connected(request, _all(job, workers))
+                failed = [v1.failed_dict(page) for page in pages if isinstance(page, Failed)]
+                read = [page for page in pages if not isinstance(page, Failed)]
+                return await asyncio.to_thread(json_answer, {"pages": read, "failed": failed})
+    except BaseException:
+        slot.release()
+        raise
+    workers.submit(job)  # here: whatever becomes of the answer, the workers give the slot back
+    lines = _lines(job, workers, service.options.request_timeout_s)
+    return StreamingResponse(lines, media_type=NDJSON)
+
+
+async def _uploads(
+    request: Request, body: bytes, options: ServiceOptions
+) -> tuple[list[Upload], dict[str, str]]:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        form = await parse_form(request, body, options)
+        if not form.files:
+            raise bad_request("file", "is missing", "send one or more parts named file")
+        return form.files, form.fields
+    if not (kind.startswith("image/") or kind in ("application/pdf", "application/octet-stream")):
+        raise _wrong_type("image/*, application/pdf, application/octet-stream or multipart/form-data")
+    if not body:
+        raise bad_request("body", "is empty", "send a picture or a PDF")
+    return [Upload("<bytes>", body)], dict(request.query_params)
+
+
+async def _lines(job: Job, workers: Workers, timeout_s: float) -> AsyncIterator[bytes]:
+    """Yield a line of JSON for each page as it is done, then one that counts them."""
+    counts = {"pages": 0, "failed": 0}
+    end = asyncio.get_running_loop().time() + timeout_s
+    outcomes = job.outcomes()
+    try:
+        while (page := await _next_before(end, timeout_s, outcomes)) is not None:
+            failed = isinstance(page, Failed)
+            counts["failed" if failed else "pages"] += 1
+            yield to_json({"error": v1.failed_dict(page)} if failed else {"page": page}) + b"\n"
+            if failed and page.fault.status == 504:
+                break
+        yield to_json({"done": counts}) + b"\n"
+    finally:
+        workers.cancel(job)
+
+
+async def _next_before(end: float, timeout_s: float, outcomes: AsyncIterator[Any]) -> Any:
+    """Return the next page; None after the last, a Failed when it is late."""
+    # The limit holds while a page is waited for, not while a client is slow to take the one before.
+    try:
+        async with asyncio.timeout_at(end):
+            return await anext(outcomes, None)
+    except TimeoutError:
+        return Failed("request", None, late(timeout_s))
+
+
+async def _all(job: Job, workers: Workers) -> list[Any]:
+    workers.submit(job)
+    try:
+        return [page async for page in job.outcomes()]
+    finally:
+        workers.cancel(job)
+
+
+@asynccontextmanager
+async def _time_limit(timeout_s: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError as error:
+        raise late(timeout_s) from error
+
+
+async def _while_connected(request: Request, work: Awaitable[list[Any]]) -> list[Any]:
+    """Wait for work, and drop it when the client hangs up. Raises RequestError then."""
+    working = asyncio.ensure_future(work)
+    watching = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise gone()
+        return working.result()
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _need_type(request: Request, kind: str) -> None:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != kind:
+        raise _wrong_type(kind)
+
+
+def _wrong_type(kinds: str) -> RequestError:
+    return RequestError(
+        415, "RequestError", "Content-Type", "is not one that this route takes", f"send {kinds}"
+    )

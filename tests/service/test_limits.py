@@ -1,0 +1,361 @@
+"""What the service does when there is too much, too slow or too late; and what it lets nobody do."""
+
+import json
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
+
+import httpx
+import pytest
+
+from ocr_onnx.engine import Engine
+from ocr_onnx.errors import DeviceError, ModelContractError
+from ocr_onnx.service import fetching
+from ocr_onnx.service.logs import JsonLines
+from ocr_onnx.service.settings import ServiceOptions
+from tests.service.conftest import Gate, Serve, Served, b64, fake_engine, pdf, png, wait_until
+
+PNG = {"Content-Type": "image/png"}
+
+
+def read(served: Served, content: bytes = b"", timeout: float = 60) -> httpx.Response:
+    return httpx.post(
+        f"{served.address}/v1/read", content=content or png(), headers=PNG, timeout=timeout, trust_env=False
+    )
+
+
+def ocr(served: Served, file: str) -> httpx.Response:
+    return httpx.post(f"{served.address}/ocr", json={"file": file}, timeout=60, trust_env=False)
+
+
+def answers_still(served: Served) -> None:
+    """Check that nothing is left of earlier requests, and that one more is served."""
+    wait_until(lambda: served.service.slots.taken == 0)
+    assert served.service.slots.held_bytes == 0
+    assert len(read(served).json()["pages"]) == 1
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.open.set()
+
+
+def test_beyond_the_bound_requests_are_told_to_come_back(serve: Serve, gate: Gate) -> None:
+    with (
+        serve(lambda: fake_engine(det=gate), ServiceOptions(max_requests=3)) as served,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        accepted = [pool.submit(read, served) for _ in range(3)]
+        wait_until(lambda: served.service.slots.taken == 3)
+        for answer in (read(served), ocr(served, b64(png()))):
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) > 0
+        assert httpx.get(f"{served.address}/healthz").status_code == 200
+        gate.open.set()
+        assert [len(future.result().json()["pages"]) for future in accepted] == [1, 1, 1]
+        answers_still(served)
+
+
+def test_beyond_the_bytes_that_all_may_hold_too(serve: Serve) -> None:
+    options = ServiceOptions(max_held_bytes=1000)
+    with serve(options=options) as served:
+        assert read(served, bytes(1001)).status_code == 503
+        wait_until(lambda: served.service.slots.taken == 0)
+        assert served.service.slots.held_bytes == 0
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_beyond_the_limit_is_refused_while_it_arrives(serve: Serve, chunked: bool) -> None:
+    def pieces() -> Iterator[bytes]:
+        for _ in range(20):
+            yield bytes(1000)
+
+    with serve(options=ServiceOptions(max_body_bytes=5000)) as served:
+        content = pieces() if chunked else bytes(20_000)
+        answer = httpx.post(f"{served.address}/v1/read", content=content, headers=PNG)
+        assert answer.status_code == 413
+        assert answer.json()["error"]["kind"] == "TooLargeError"
+        answers_still(served)
+
+
+def test_a_slow_body_times_out(serve: Serve) -> None:
+    with serve(options=ServiceOptions(body_timeout_s=0.2)) as served:
+        with socket.create_connection(_port(served), timeout=30) as client:
+            client.sendall(b"POST /ocr HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n")
+            client.sendall(b"Content-Length: 100\r\n\r\n{")
+            answer = b""
+            while piece := client.recv(65_536):  # ends as the server hangs up
+                answer += piece
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["errorCode"] == 408
+        answers_still(served)
+
+
+def _port(served: Served) -> tuple[str, int]:
+    address = httpx.URL(served.address)
+    assert address.port is not None
+    return address.host, address.port
+
+
+def test_a_late_request_is_answered_and_leaves_the_queue(serve: Serve, gate: Gate) -> None:
+    options = ServiceOptions(request_timeout_s=0.2)
+    with serve(lambda: fake_engine(det=gate), options) as served:
+        answer = read(served)
+        assert (answer.status_code, answer.json()["error"]["kind"]) == (504, "TimeoutError")
+        assert ocr(served, b64(pdf(8))).json()["errorCode"] == 504
+        gate.open.set()
+        answers_still(served)
+        assert gate.calls < 8
+
+
+def test_late_lines_end_with_the_error(serve: Serve, gate: Gate) -> None:
+    with serve(lambda: fake_engine(det=gate), ServiceOptions(request_timeout_s=0.2)) as served:
+        headers = {**PNG, "Accept": "application/x-ndjson"}
+        answer = httpx.post(f"{served.address}/v1/read", content=png(), headers=headers)
+        lines = [json.loads(line) for line in answer.text.splitlines()]
+        assert lines[0]["error"]["error"]["kind"] == "TimeoutError"
+        assert lines[1] == {"done": {"pages": 0, "failed": 1}}
+        gate.open.set()
+        answers_still(served)
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_a_client_that_goes_away_leaves_the_queue(serve: Serve, gate: Gate, accept: str) -> None:
+    with serve(lambda: fake_engine(det=gate)) as served:
+        body = pdf(9)
+        with socket.create_connection(_port(served), timeout=30) as client:
+            head = f"POST /v1/read HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n"
+            head += f"Content-Type: application/pdf\r\nContent-Length: {len(body)}\r\n\r\n"
+            client.sendall(head.encode() + body)
+            assert gate.arrived.acquire(timeout=30)
+        wait_until(lambda: not served.service.queued)
+        gate.open.set()
+        answers_still(served)
+        assert gate.calls < 9
+
+
+def test_a_shutdown_finishes_what_was_accepted(serve: Serve, gate: Gate) -> None:
+    with serve(lambda: fake_engine(det=gate)) as served, ThreadPoolExecutor(1) as pool:
+        accepted = pool.submit(read, served)
+        assert gate.arrived.acquire(timeout=30)
+        served.server.should_exit = True
+        wait_until(lambda: _refuses(served))
+        gate.open.set()
+        assert len(accepted.result().json()["pages"]) == 1
+
+
+def _refuses(served: Served) -> bool:
+    try:
+        with socket.create_connection(_port(served), timeout=30):
+            return False
+    except OSError:
+        return True
+
+
+def test_readiness_tells_of_loading_and_of_the_end(serve: Serve) -> None:
+    loading = threading.Event()
+
+    def load() -> Engine:
+        assert loading.wait(30)
+        return fake_engine()
+
+    with serve(load, wait=False) as served, httpx.Client(base_url=served.address) as client:
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/readyz").json() == {"status": "loading"}
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/v1/models").status_code == 503
+        assert ocr(served, b64(png())).status_code == 503
+        loading.set()
+        wait_until(lambda: served.service.ready)
+        assert client.get("/readyz").json() == {"status": "ready"}
+        served.service.stopping = True
+        assert client.get("/readyz").json() == {"status": "stopping"}
+        assert read(served).status_code == 503
+
+
+def test_an_engine_that_can_not_be_loaded_stops_the_server(serve: Serve) -> None:
+    def load() -> NoReturn:
+        raise DeviceError("cuda:0", "is not there", "buy one")
+
+    with serve(load, wait=False) as served:
+        wait_until(lambda: served.service.failure is not None)
+        assert isinstance(served.service.failure, DeviceError)
+        assert httpx.get(f"{served.address}/readyz").status_code == 503
+
+
+@pytest.mark.parametrize(
+    "error", [ModelContractError("/secret/det.onnx", "broke", "replace it"), KeyError("x")]
+)
+def test_faults_of_the_server_are_told_to_the_log_alone(
+    serve: Serve, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: object) -> NoReturn:
+        raise error
+
+    with caplog.at_level(logging.INFO, "ocr_onnx"), serve(lambda: fake_engine(det=broken)) as served:
+        answer = ocr(served, b64(png()))
+        assert answer.status_code == 500
+        assert "secret" not in answer.text
+        assert "Traceback" not in answer.text
+        (failed,) = read(served).json()["failed"]
+        assert (failed["source"], failed["error"]["kind"]) == ("<bytes>", "InternalError")
+    lines = [json.loads(JsonLines().format(record)) for record in caplog.records]
+    told = [line for line in lines if line.get("error") == type(error).__name__]
+    assert any("test_limits.py" in frame for frame in told[0]["frames"])
+
+
+def test_the_log_has_a_line_a_request_and_no_content(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "ocr_onnx"):
+        answer = ocr(served, "c2VjcmV0")
+        wait_until(lambda: any(record.getMessage() == "request" for record in caplog.records))
+    (line,) = [json.loads(JsonLines().format(record)) for record in caplog.records]
+    assert set(line) == {"time", "level", "message", "request_id", "method", "route", "status", "ms"}
+    assert (line["method"], line["route"], line["status"]) == ("POST", "/ocr", 422)
+    assert line["request_id"] == answer.headers["x-request-id"]
+
+
+def test_keys_are_asked_for(serve: Serve) -> None:
+    with serve(keys=["first", "second"]) as served, httpx.Client(base_url=served.address) as client:
+        wrong: list[dict[bytes, bytes]] = [{}, {b"X-API-Key": b"firs"}, {b"Authorization": b"Basic first"}]
+        for sent in (*wrong, {b"X-API-Key": "é".encode()}):
+            for path in ("/ocr", "/v1/read"):
+                answer = client.post(path, headers=sent)
+                assert answer.status_code == 401
+                assert answer.headers["www-authenticate"] == "Bearer"
+            assert client.get("/v1/models", headers=sent).status_code == 401
+        for headers in ({"X-API-Key": "second"}, {"Authorization": "Bearer first"}):
+            assert client.post("/v1/read", content=png(), headers={**PNG, **headers}).status_code == 200
+        for path in ("/healthz", "/readyz"):
+            assert client.get(path).status_code == 200
+
+
+def test_only_listed_origins_may_call(serve: Serve) -> None:
+    options = ServiceOptions(cors_origins="https://a.example, https://b.example")
+    with serve(options=options) as served, httpx.Client(base_url=served.address) as client:
+        answer = client.get("/healthz", headers={"Origin": "https://b.example"})
+        assert answer.headers["access-control-allow-origin"] == "https://b.example"
+        answer = client.get("/healthz", headers={"Origin": "https://c.example"})
+        assert "access-control-allow-origin" not in answer.headers
+
+
+# addresses
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
+        *("224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1"),
+        *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "nonsense"),
+    ],
+)
+def test_what_is_not_public_is_not_fetched_from(address: str) -> None:
+    assert not fetching.is_public(address)
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "::ffff:8.8.8.8"])
+def test_what_is_public_may_be(address: str) -> None:
+    assert fetching.is_public(address)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://127.0.0.1:1/a.png", "http://localhost:1/a.png", "http://[::1]:1/a.png", "http://0/a.png"),
+        *(
+            "http://2130706433/a.png",
+            "http://169.254.169.254/latest/meta-data",
+            "http://[::ffff:127.0.0.1]/a",
+        ),
+        *("http://", "http://[", "http:///a.png", "http://a:99999999/b"),
+    ],
+)
+def test_addresses_of_this_machine_and_broken_ones_are_refused(serve: Serve, url: str) -> None:
+    with serve(options=ServiceOptions(allow_urls=True)) as served:
+        answer = ocr(served, url)
+        assert answer.status_code == 422, answer.text
+        answers_still(served)
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Serve a picture, redirects and an endless body on this machine, which counts as public by one name."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
+            pass
+
+        def do_GET(self) -> None:
+            self.send_response(302 if self.path.startswith("/to") else 200)
+            if self.path == "/to-page":
+                self.send_header("Location", "/page.png")
+            elif self.path == "/to-private":
+                self.send_header(
+                    "Location", f"http://127.0.0.2:{self.headers['Host'].rpartition(':')[2]}/page.png"
+                )
+            elif self.path == "/to-file":
+                self.send_header("Location", "file:///etc/hostname")
+            self.end_headers()
+            if self.path == "/page.png":
+                self.wfile.write(png())
+            try:
+                while self.path == "/endless":
+                    self.wfile.write(bytes(65_536))
+            except OSError:
+                self.close_connection = True
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setattr(fetching, "is_public", lambda address: address == "127.0.0.1")
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/page.png", 200, "Success"),
+        ("/to-page", 200, "Success"),
+        ("/to-private", 422, "not a public address"),
+        ("/to-file", 422, "not http(s)"),
+        ("/endless", 413, "larger than the limit"),
+    ],
+)
+def test_public_addresses_are_fetched_within_bounds(
+    serve: Serve, site: str, path: str, status: int, words: str
+) -> None:
+    with serve(options=ServiceOptions(allow_urls=True)) as served:
+        answer = ocr(served, site + path)
+        assert answer.status_code == status, answer.text
+        assert words in answer.json()["errorMsg"]
+        answers_still(served)
+
+
+def test_only_listed_hosts_are_fetched_from(serve: Serve, site: str) -> None:
+    with serve(options=ServiceOptions(allow_urls=True, url_hosts="example.org")) as served:
+        assert "not a host" in ocr(served, f"{site}/page.png").json()["errorMsg"]
+    with serve(options=ServiceOptions(allow_urls=True, url_hosts="example.org, 127.0.0.1")) as served:
+        assert ocr(served, f"{site}/page.png").status_code == 200
+
+
+def test_pages_of_many_requests_come_in_turns(serve: Serve, gate: Gate) -> None:
+    """A long document does not keep the others waiting until it is through."""
+    with serve(lambda: fake_engine(det=gate, pages_at_once=1)) as served, ThreadPoolExecutor(2) as pool:
+        long = pool.submit(read, served, pdf(12))
+        assert gate.arrived.acquire(timeout=30)
+        short = pool.submit(read, served)
+        wait_until(lambda: served.service.slots.taken == 2)
+        gate.open.set()
+        assert len(short.result().json()["pages"]) == 1
+        assert len(long.result().json()["pages"]) == 12
