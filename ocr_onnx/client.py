@@ -53,7 +53,7 @@ _KINDS: Final[Mapping[str, type[OcrError]]] = {
     if isinstance(kind, type) and issubclass(kind, OcrError) and kind is not ServerError
 }
 _REFUSALS: Final[Mapping[int, tuple[type[OcrError], str, str]]] = {
-    401: (ServerError, "wants a key", _GIVE_KEY),
+    401: (ServerError, "wants a key, or another one", _GIVE_KEY),
     403: (ServerError, "refuses this key", _GIVE_KEY),
     404: (ServerError, "has no such address", _NOT_OURS),
     413: (
@@ -696,7 +696,7 @@ def _headers(api_key: str) -> dict[str, str]:
 
 
 def _checked_url(url: str) -> str:
-    wrong = OptionError(url or '""', "is no address of a server", "give it as http://127.0.0.1:8000")
+    wrong = OptionError(url or '""', "is no address of a server", "give it as http://127.0.0.1:8080")
     try:
         found = httpx.URL(url)
     except httpx.InvalidURL as error:

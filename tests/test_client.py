@@ -161,11 +161,15 @@ def refusal(status: int, told: dict[str, Any] | None = None, **headers: str) -> 
 @pytest.mark.parametrize(
     ("answer", "kind", "told"),
     [
-        (refusal(401), ServerError, "x.png: URL wants a key; give the server's key as api_key, or in a file"),
+        (
+            refusal(401),
+            ServerError,
+            "x.png: URL wants a key, or another one; give the server's key as api_key, or in a file",
+        ),
         (
             refusal(401, error_of("KeyError", "API key")),
             ServerError,
-            "x.png: URL wants a key; give the server's",
+            "x.png: URL wants a key, or another one; give the server's",
         ),
         (refusal(403), ServerError, "x.png: URL refuses this key; give"),
         (refusal(404), ServerError, "x.png: URL has no such address; check"),
@@ -403,7 +407,7 @@ def test_ready_and_models(stub: Stub) -> None:
         with pytest.raises(ServerError, match="has no such address"):
             client.ready()
         stub.get = lambda *_: Answer(401)
-        with pytest.raises(ServerError, match=f"^{stub.url}: wants a key; "):
+        with pytest.raises(ServerError, match=f"^{stub.url}: wants a key, or another one; "):
             client.models()
         for body in (b"{}", b"x", b'{"name": "m", "models": [1]}', b'{"name": "m", "models": []}'):
             stub.get = lambda *_, body=body: Answer(body=body)

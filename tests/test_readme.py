@@ -33,7 +33,7 @@ def test_the_python_runs(
     engine = Engine.load("mobile")
     with serving() as stub:
         stub.answer = lambda asked: Answer(body=pages_of(engine.read(asked.file)))
-        code = "\n".join(blocks).replace("http://127.0.0.1:8000", stub.url)
+        code = "\n".join(blocks).replace("http://127.0.0.1:8080", stub.url)
         exec(code, names)  # the README is ours
     assert "BOARDING" in capsys.readouterr().out
     assert len(list((tmp_path / "out").iterdir())) == 2

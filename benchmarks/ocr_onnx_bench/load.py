@@ -70,7 +70,8 @@ class Waits:
 class LoadStep:
     """One number of clients. `errors` are (kind, count); `busy` counts answers 503, which are not among them.
 
-    `other` counts pages that were read otherwise than by the engine.
+    `other` counts pages that were read otherwise than by the engine. `resident_mib` is the server's
+    memory over the step, `growth` how far it rose above what it was after the first tenth.
     """
 
     clients: int
@@ -82,11 +83,13 @@ class LoadStep:
     other: int
     pages_per_s: float
     waits: Waits | None
+    resident_mib: tuple[float, ...]
+    growth: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class LoadRecord:
-    """All steps, and the server's resident memory over them; `growth` is of the greatest over the settled."""
+    """All steps, and what they rest on."""
 
     kind: Literal["load"]
     data: str
@@ -98,8 +101,6 @@ class LoadRecord:
     seconds: float
     steps: tuple[LoadStep, ...]
     sample_seconds: float
-    resident_mib: tuple[float, ...]
-    growth: float | None
     environment: environment.Environment
 
 
@@ -128,16 +129,19 @@ def make_record(data: Path, plan: Plan, config: Config, say: Say) -> LoadRecord:
     Raises InputError for data without a page, OptionError where engine and server have other models
     or memory can't be watched, ServerError where no server answers, and what `Engine.load` does.
     """
-    samples = _Samples(plan.server_pid)
+    if plan.server_pid is not None and resident_mib(plan.server_pid) is None:
+        problem = f"no process {plan.server_pid} can be watched"
+        raise OptionError("--server-pid", problem, "give the server's, on Linux")
     with Client(plan.url, api_key=plan.api_key, timeout_s=plan.timeout_s, retries=0) as client:
         server = client.models()
         say("reading with an engine of this process")
         files = read_here(data, config, server)
         steps = []
-        with samples.taken(plan.sample_seconds):
-            for clients in plan.clients:
-                say(f"{clients} clients, {plan.seconds:g} s")
-                steps.append(step_of(clients, load(client, files, clients, plan.seconds), plan.seconds))
+        for clients in plan.clients:
+            say(f"{clients} clients, {plan.seconds:g} s")
+            with watched(plan.server_pid, plan.sample_seconds) as samples_mib:
+                requests = load(client, files, clients, plan.seconds)
+            steps.append(step_of(clients, requests, samples_mib))
     digest = hashlib.sha256(b"".join(hashlib.sha256(one.content.data).digest() for one in files))
     return LoadRecord(
         kind="load",
@@ -150,8 +154,6 @@ def make_record(data: Path, plan: Plan, config: Config, say: Say) -> LoadRecord:
         seconds=plan.seconds,
         steps=tuple(steps),
         sample_seconds=plan.sample_seconds,
-        resident_mib=tuple(samples.resident_mib),
-        growth=growth_of(samples.resident_mib),
         environment=environment.describe(),
     )
 
@@ -230,13 +232,13 @@ def send(client: Client, file: File) -> tuple[int, int, str]:
     return len(found), other + abs(len(found) - len(file.expected)), ""
 
 
-def step_of(clients: int, requests: Sequence[Request], seconds: float) -> LoadStep:
-    """Sum the requests of a step up."""
+def step_of(clients: int, requests: Sequence[Request], samples_mib: Sequence[float]) -> LoadStep:
+    """Sum the requests of a step up; every client made one at least."""
     good = [one for one in requests if not one.kind]
     kinds = Counter(one.kind for one in requests if one.kind)
     busy = kinds.pop(BUSY, 0)
     pages = sum(one.pages for one in good)
-    took_s = max((one.ended_s for one in requests), default=seconds)
+    took_s = max(one.ended_s for one in requests)
     return LoadStep(
         clients=clients,
         seconds=took_s,
@@ -247,6 +249,8 @@ def step_of(clients: int, requests: Sequence[Request], seconds: float) -> LoadSt
         other=sum(one.other for one in good),
         pages_per_s=pages / took_s,
         waits=waits_of([1000 * (one.ended_s - one.began_s) for one in good]),
+        resident_mib=tuple(samples_mib),
+        growth=growth_of(samples_mib),
     )
 
 
@@ -266,37 +270,28 @@ def growth_of(resident_mib: Sequence[float]) -> float | None:
     return max(resident_mib[settled:]) / resident_mib[settled] - 1
 
 
-class _Samples:
-    """The resident memory of a process, again and again. Linux only."""
+@contextmanager
+def watched(pid: int | None, every_s: float) -> Iterator[list[float]]:
+    """Give a list that the resident memory of process `pid` is added to again and again; none, nothing."""
+    samples_mib: list[float] = []
+    stop = threading.Event()
 
-    def __init__(self, pid: int | None) -> None:
-        self._pid = pid
-        self.resident_mib: list[float] = []
-        if pid is not None and resident_mib(pid) is None:
-            raise OptionError(
-                "--server-pid", f"no process {pid} can be watched", "give the server's, on Linux"
-            )
+    def watch(pid: int) -> None:
+        while not stop.wait(every_s):
+            found = resident_mib(pid)
+            if found is None:
+                return  # the process is gone
+            samples_mib.append(found)
 
-    @contextmanager
-    def taken(self, every_s: float) -> Iterator[None]:
-        stop = threading.Event()
-
-        def watch(pid: int) -> None:
-            while not stop.wait(every_s):
-                found = resident_mib(pid)
-                if found is None:
-                    return
-                self.resident_mib.append(found)
-
-        thread = None if self._pid is None else threading.Thread(target=watch, args=(self._pid,))
-        if thread is not None:
-            thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            if thread is not None:
-                thread.join()
+    threads = [] if pid is None else [threading.Thread(target=watch, args=(pid,))]
+    for thread in threads:
+        thread.start()
+    try:
+        yield samples_mib
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 def resident_mib(pid: int) -> float | None:
@@ -315,17 +310,8 @@ def default_name(found: LoadRecord) -> str:
 
 
 COLUMNS = (
-    "clients",
-    "requests",
-    "busy",
-    "errors",
-    "pages",
-    "other",
-    "pages/s",
-    "p50 ms",
-    "p90 ms",
-    "p99 ms",
-    "max ms",
+    *("clients", "requests", "busy", "errors", "pages", "other", "pages/s"),
+    *("p50 ms", "p90 ms", "p99 ms", "max ms", "peak MiB", "growth"),
 )
 
 
@@ -334,10 +320,7 @@ def summary(found: LoadRecord) -> str:
     head = f"{found.data}: {found.files} files of {found.pages} pages, {found.seconds:g} s each"
     table = aligned([COLUMNS, *map(_row, found.steps)])
     errors = [f"{one.clients} clients: {times} {kind}" for one in found.steps for kind, times in one.errors]
-    memory = []
-    if found.resident_mib and found.growth is not None:
-        memory = [f"server: {max(found.resident_mib):.0f} MiB at most ({found.growth:+.1%} since it settled)"]
-    return "\n".join([head, *table, *errors, *memory])
+    return "\n".join([head, *table, *errors])
 
 
 def _row(one: LoadStep) -> tuple[str, ...]:
@@ -352,4 +335,6 @@ def _row(one: LoadStep) -> tuple[str, ...]:
         str(one.other),
         f"{one.pages_per_s:.2f}",
         *("-" if ms is None else f"{ms:.0f}" for ms in times_ms),
+        f"{max(one.resident_mib):.0f}" if one.resident_mib else "-",
+        "-" if one.growth is None else f"{one.growth:+.1%}",
     )

@@ -265,11 +265,13 @@ class LoadStep:
     other: int
     pages_per_s: float
     waits_ms: tuple[float, float, float, float] | None
+    peak_mib: float | None
+    growth: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A load record. `resident_mib` is the server's over time, and may be empty."""
+    """A load record."""
 
     name: str
     machine: Machine
@@ -278,8 +280,6 @@ class Load:
     pages: int
     seconds: float
     steps: tuple[LoadStep, ...]
-    resident_mib: tuple[float, ...]
-    growth: float | None
 
 
 Record: TypeAlias = Rewrites | Accuracy | Sides | Soak | Scaling | Latency | Peers | Throughput | Gpu | Load
@@ -544,15 +544,14 @@ def _load(name: str, record: Json) -> Load:
         pages=int(record["pages"]),
         seconds=float(record["seconds"]),
         steps=tuple(_load_step(step) for step in record["steps"]),
-        resident_mib=tuple(float(mib) for mib in record["resident_mib"]),
-        growth=record["growth"],
     )
 
 
 def _load_step(step: Json) -> LoadStep:
     errors = sum(int(times) for _, times in step["errors"])
+    peak_mib = max(map(float, step["resident_mib"]), default=None)
     waits_ms = _floats(step["waits"], ("p50_ms", "p90_ms", "p99_ms", "max_ms"))
-    return _picked(LoadStep, {**step, "errors": errors, "waits_ms": waits_ms})
+    return _picked(LoadStep, {**step, "errors": errors, "waits_ms": waits_ms, "peak_mib": peak_mib})
 
 
 def _gpu(name: str, record: Json) -> Gpu:

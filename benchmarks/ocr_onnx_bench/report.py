@@ -424,14 +424,10 @@ def _throughput(record: Throughput) -> Iterator[str]:
 
 def _load(record: Load) -> Iterator[str]:
     yield f"## A server under load with {record.data}"
-    memory = ""
-    if record.resident_mib and record.growth is not None:
-        most = max(record.resident_mib)
-        memory = f" The server held {most:,.0f} MiB at most, {record.growth:+.1%} since it settled."
     yield (
         f"{record.files:,} files of {record.pages:,} pages, {record.seconds:,g} s for each number of "
         f"clients, {_on(record.machine)}. Record: `{record.name}`. Busy are answers 503; other are pages "
-        f"that an engine reads otherwise.{memory}"
+        "that an engine reads otherwise; growth is that of the server's memory since the first tenth."
     )
     yield _table(
         [
@@ -445,12 +441,16 @@ def _load(record: Load) -> Iterator[str]:
             "p90, ms",
             "p99, ms",
             "max, ms",
+            "peak, MiB",
+            "growth",
         ],
         [
             [
                 *(f"{count:,}" for count in (one.clients, one.requests, one.busy, one.errors, one.other)),
                 _number(one.pages_per_s, 2),
                 *(_number(ms, 0) for ms in one.waits_ms or (None,) * 4),
+                _number(one.peak_mib, 0),
+                NOTHING if one.growth is None else f"{one.growth:+.1%}",
             ]
             for one in record.steps
         ],
