@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ocr_onnx.client import AsyncClient, Client, ServedModels
     from ocr_onnx.config import Config
     from ocr_onnx.data import Detections, ImageBgr, Page, PageResult, Provenance, Quad, TextLine
     from ocr_onnx.engine import Engine
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         ModelMissingError,
         OcrError,
         OptionError,
+        ServerError,
         TooLargeError,
     )
     from ocr_onnx.inputs import Readable
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AsyncClient",
+    "Client",
     "ClsOptions",
     "Config",
     "CropOptions",
@@ -64,12 +68,17 @@ __all__ = [
     "RecOptions",
     "RecognizedLine",
     "RuntimeOptions",
+    "ServedModels",
+    "ServerError",
     "TextLine",
     "TooLargeError",
     "__version__",
 ]
 
 _MODULE_OF = {
+    "AsyncClient": "client",
+    "Client": "client",
+    "ServedModels": "client",
     "Config": "config",
     "Detections": "data",
     "ImageBgr": "data",

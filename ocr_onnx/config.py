@@ -117,13 +117,24 @@ def load(
         The file can't be read or is not YAML, a section or key is unknown, a value has the wrong
         type or is out of range.
     """
-    settings = [
-        *(Setting(key, value, "default") for key, value in (defaults or {}).items()),
+    other_defaults = [Setting(key, value, "default") for key, value in (defaults or {}).items()]
+    return build([*other_defaults, *given(file, assignments, flags)])
+
+
+def given(
+    file: Path | None = None,
+    assignments: Sequence[str] = (),
+    flags: Mapping[str, object] | None = None,
+) -> list[Setting]:
+    """Return what was given, as `load` takes it, in the order of precedence; the later wins.
+
+    Raises OptionError for a file or an assignment that can't be parsed.
+    """
+    return [
         *(() if file is None else _read_file(file)),
         *map(_read_assignment, assignments),
         *(Setting(key, value, "command line") for key, value in (flags or {}).items() if value is not None),
     ]
-    return build(settings)
 
 
 def build(settings: Iterable[Setting]) -> Config:

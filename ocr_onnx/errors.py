@@ -11,6 +11,7 @@
     │   ├── ModelHashError       bytes differ from the manifest
     │   └── ModelContractError   not ONNX, wrong stage, wrong dictionary
     ├── DownloadError        a model file that could not be fetched
+    ├── ServerError          an ocr-onnx server that can't be reached, refuses or answers with nonsense
     ├── DeviceError          a device that was asked for and can't be used
     └── DependencyError      a package that is missing, or installed twice over
 """
@@ -63,6 +64,17 @@ class ModelContractError(ModelError):
 
 class DownloadError(OcrError):
     """A file could not be downloaded."""
+
+
+class ServerError(OcrError):
+    """An ocr-onnx server can't be reached, refuses, is busy, or answers with what is no result.
+
+    `status` is that of its HTTP answer; 0 where none came, or none that could be understood.
+    """
+
+    def __init__(self, subject: str, problem: str, remedy: str, status: int = 0) -> None:
+        super().__init__(subject, problem, remedy)
+        self.status = status
 
 
 class DeviceError(OcrError):

@@ -1,4 +1,7 @@
-"""Whatever a caller has goes in (path, URL, bytes, file, array, image, folder, list), pages come out."""
+"""Whatever a caller has goes in (path, URL, bytes, file, array, image, folder, list), pages come out.
+
+`files` stops before decoding: what is read elsewhere is sent as it is.
+"""
 
 import glob
 import os
@@ -7,8 +10,9 @@ import stat
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, TypeGuard, Union
+from typing import Any, BinaryIO, TypeAlias, TypeGuard, TypeVar, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +55,19 @@ _SUBJECT_CHARS = 200  # a text that is no path at all (base64, say) must not flo
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _DEFAULTS = InputOptions()
 
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A file as it is: its bytes, and the path, address or name ("<bytes>") it came from."""
+
+    data: bytes = field(repr=False)
+    source: str
+
+
 # A bad page is yielded as an error, so that the good ones after it still come.
 _Outcomes: TypeAlias = Generator[Page | OcrError, None, None]
+_Found: TypeAlias = Generator[Encoded | Page | OcrError, None, None]
+_Item = TypeVar("_Item")
 
 
 def pages(
@@ -81,6 +96,20 @@ def pages(
         On the way, without `on_error`: a PDF, and the extra `pdf` is not installed.
     """
     parse_page_ranges(options.pages)
+    return _sorted_out(_pages_of(_outcomes(source, options, MAX_NESTING), options), on_error)
+
+
+def files(
+    source: Readable,
+    options: InputOptions = _DEFAULTS,
+    on_error: Callable[[OcrError], None] | None = None,
+) -> Iterator[Encoded | Page]:
+    """Find what `pages` would read, lazily and in the same order, and leave files undecoded.
+
+    Arrays, Pillow images and pages have no file: they come as `Page`. Nothing is known of a file
+    but that it is not above `options.max_bytes`. Raises what `pages` does.
+    """
+    parse_page_ranges(options.pages)
     return _sorted_out(_outcomes(source, options, MAX_NESTING), on_error)
 
 
@@ -104,10 +133,12 @@ def is_pdf(data: bytes) -> bool:
     return b"%PDF-" in data[:_PDF_HEADER_WITHIN_BYTES] and sniff(data) is None
 
 
-def _sorted_out(outcomes: _Outcomes, on_error: Callable[[OcrError], None] | None) -> Iterator[Page]:
+def _sorted_out(
+    outcomes: Generator[_Item | OcrError, None, None], on_error: Callable[[OcrError], None] | None
+) -> Iterator[_Item]:
     with closing(outcomes):
         for outcome in outcomes:
-            if isinstance(outcome, Page):
+            if not isinstance(outcome, OcrError):
                 yield outcome
             elif on_error is None:
                 raise outcome
@@ -115,7 +146,17 @@ def _sorted_out(outcomes: _Outcomes, on_error: Callable[[OcrError], None] | None
                 on_error(outcome)
 
 
-def _outcomes(source: Readable, options: InputOptions, levels: int) -> _Outcomes:
+def _pages_of(found: _Found, options: InputOptions) -> _Outcomes:
+    with closing(found):
+        for item in found:
+            if isinstance(item, Encoded):
+                yield from _errors_as_outcomes(_decoded(item.data, item.source, options))
+            else:
+                yield item
+            del item  # two files at a time are one too many
+
+
+def _outcomes(source: Readable, options: InputOptions, levels: int) -> _Found:
     """Tell containers from leaves; errors of leaves become outcomes, those of a caller's iterable do not."""
     items: object = source.values() if isinstance(source, Mapping) else source
     if not _is_container(items):
@@ -132,21 +173,23 @@ def _is_container(source: object) -> TypeGuard[Iterable[Readable]]:
     return isinstance(source, Iterable) and not isinstance(source, leaves) and not hasattr(source, "read")
 
 
-def _errors_as_outcomes(outcomes: _Outcomes) -> _Outcomes:
+def _errors_as_outcomes(
+    outcomes: Generator[_Item, None, None],
+) -> Generator[_Item | OcrError, None, None]:
     try:
         yield from outcomes
     except OcrError as error:
         yield error
 
 
-def _leaf(source: object, options: InputOptions) -> _Outcomes:
+def _leaf(source: object, options: InputOptions) -> _Found:
     if isinstance(source, str):
         yield from _text(source, options)
     elif isinstance(source, os.PathLike):
         yield from _local(Path(source), options)
     elif isinstance(source, bytes | bytearray | memoryview):
         _check_bytes(memoryview(source).nbytes, "<bytes>", options)
-        yield from _decoded(bytes(source), "<bytes>", options)
+        yield Encoded(bytes(source), "<bytes>")
     elif isinstance(source, np.ndarray):
         image = array_to_bgr(source, "<array>")
         check_pixels(image.shape[1], image.shape[0], "<array>", options)
@@ -178,7 +221,7 @@ def _check_page(page: Page, options: InputOptions) -> None:
     check_pixels(shape[1], shape[0], page.source, options)
 
 
-def _text(text: str, options: InputOptions) -> _Outcomes:
+def _text(text: str, options: InputOptions) -> _Found:
     scheme = _SCHEME.match(text)
     if not text:
         raise InputError('""', "is an empty path", "give a path, a URL or - for standard input")
@@ -190,12 +233,12 @@ def _text(text: str, options: InputOptions) -> _Outcomes:
         # Here and not above: httpx takes its time to load, and most inputs are files.
         from ocr_onnx.fetch import fetch
 
-        yield from _decoded(fetch(text, options.max_bytes, options.timeout_s), text, options)
+        yield Encoded(fetch(text, options.max_bytes, options.timeout_s), text)
     else:
         raise InputError(_shown(text), f"{scheme[1]}:// is not supported", "give an http(s) URL or a path")
 
 
-def _local(path: Path, options: InputOptions) -> _Outcomes:
+def _local(path: Path, options: InputOptions) -> _Found:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
@@ -209,14 +252,14 @@ def _local(path: Path, options: InputOptions) -> _Outcomes:
         yield from _path(path, options)
 
 
-def _path(path: Path, options: InputOptions) -> _Outcomes:
+def _path(path: Path, options: InputOptions) -> _Found:
     try:
         with path.open("rb") as file:
             _check_bytes(os.fstat(file.fileno()).st_size, str(path), options)
             data = _read(file, str(path), options)
     except OSError as error:
         raise _cant_open(path, error) from error
-    yield from _decoded(data, str(path), options)
+    yield Encoded(data, str(path))
 
 
 def _cant_open(path: Path, error: Exception) -> InputError:
@@ -234,7 +277,7 @@ def _shown(text: str) -> str:
     return line if len(line) <= _SUBJECT_CHARS else f"{line[:_SUBJECT_CHARS]}..."
 
 
-def _matches(pattern: str, options: InputOptions) -> _Outcomes:
+def _matches(pattern: str, options: InputOptions) -> _Found:
     """Read the files a pattern names, of any suffix: whoever wrote it chose them."""
     matches = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - Path.glob refuses absolute patterns
     files = [path for path in map(Path, matches) if not path.is_dir()]
@@ -244,7 +287,7 @@ def _matches(pattern: str, options: InputOptions) -> _Outcomes:
         yield from _errors_as_outcomes(_path(path, options))
 
 
-def _folder(folder: Path, options: InputOptions) -> _Outcomes:
+def _folder(folder: Path, options: InputOptions) -> _Found:
     """Read a folder's files with a suffix of `SUFFIXES`, except hidden ones."""
     files: list[Path] = []
     unreadable: list[OSError] = []
@@ -275,12 +318,12 @@ def _natural_part(part: str) -> list[tuple[int, int, str]]:
     return [(0, int(run), "") if run[0] in "0123456789" else (1, 0, run) for run in runs]
 
 
-def _file(file: Any, name: str, options: InputOptions) -> _Outcomes:
+def _file(file: Any, name: str, options: InputOptions) -> _Found:
     try:
         data = _read(file, name, options)
     except (OSError, ValueError) as error:  # ValueError: a closed file, or text that is no Unicode
         raise InputError(name, f"can't be read ({error})", "give an open binary file") from error
-    yield from _decoded(data, name, options)
+    yield Encoded(data, name)
 
 
 def _read(file: Any, name: str, options: InputOptions) -> bytes:

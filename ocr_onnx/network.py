@@ -20,6 +20,6 @@ def checked_settings(subject: str, error: type[OcrError]) -> Iterator[None]:
     except (ImportError, ValueError, OSError, httpx.InvalidURL) as cause:
         raise error(
             subject,
-            f"can't be downloaded with these network settings ({cause})",
+            f"can't be reached with these network settings ({cause})",
             "correct HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE or SSL_CERT_DIR",
         ) from cause

@@ -138,6 +138,7 @@ def test_help_imports_nothing_heavy_either() -> None:
         ("bench", "scaling"),
         ("bench", "report"),
         ("bench", "peers"),
+        ("bench", "load"),
     ],
 )
 def test_every_command_explains_itself(run: Run, command: tuple[str, ...]) -> None:

@@ -12,6 +12,8 @@ from ocr_onnx import data, errors, inputs, options, recognize
 def test_all_is_sorted_and_complete() -> None:
     assert ocr_onnx.__all__ == sorted(ocr_onnx.__all__)
     expected = {
+        "AsyncClient",
+        "Client",
         "Config",
         "Detections",
         "Engine",
@@ -22,6 +24,7 @@ def test_all_is_sorted_and_complete() -> None:
         "Quad",
         "Readable",
         "RecognizedLine",
+        "ServedModels",
         "TextLine",
         "__version__",
     }

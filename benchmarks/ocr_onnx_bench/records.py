@@ -254,7 +254,35 @@ class Gpu:
     parts: tuple[Part, ...]
 
 
-Record: TypeAlias = Rewrites | Accuracy | Sides | Soak | Scaling | Latency | Peers | Throughput | Gpu
+@dataclass(frozen=True, slots=True)
+class LoadStep:
+    """One number of clients of a load record; `waits_ms` are p50, p90, p99 and the longest."""
+
+    clients: int
+    requests: int
+    busy: int
+    errors: int
+    other: int
+    pages_per_s: float
+    waits_ms: tuple[float, float, float, float] | None
+    peak_mib: float | None
+    growth: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A load record."""
+
+    name: str
+    machine: Machine
+    data: str
+    files: int
+    pages: int
+    seconds: float
+    steps: tuple[LoadStep, ...]
+
+
+Record: TypeAlias = Rewrites | Accuracy | Sides | Soak | Scaling | Latency | Peers | Throughput | Gpu | Load
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +298,7 @@ class Records:
     throughput: tuple[Throughput, ...]
     rewrites: tuple[Rewrites, ...]
     gpu: tuple[Gpu, ...]
+    load: tuple[Load, ...]
     left_out: tuple[str, ...]
 
 
@@ -295,6 +324,7 @@ def read_all(folder: Path) -> Records:
         throughput=tuple(record for record in found if isinstance(record, Throughput)),
         rewrites=tuple(record for record in found if isinstance(record, Rewrites)),
         gpu=tuple(record for record in found if isinstance(record, Gpu)),
+        load=tuple(record for record in found if isinstance(record, Load)),
         left_out=tuple(left_out),
     )
 
@@ -505,6 +535,25 @@ def _rewrites(name: str, record: Json) -> Rewrites:
     return Rewrites(name, _machine(record), int(record["threads"]), cases)
 
 
+def _load(name: str, record: Json) -> Load:
+    return Load(
+        name=name,
+        machine=_machine(record),
+        data=record["data"],
+        files=int(record["files"]),
+        pages=int(record["pages"]),
+        seconds=float(record["seconds"]),
+        steps=tuple(_load_step(step) for step in record["steps"]),
+    )
+
+
+def _load_step(step: Json) -> LoadStep:
+    errors = sum(int(times) for _, times in step["errors"])
+    peak_mib = max(map(float, step["resident_mib"]), default=None)
+    waits_ms = _floats(step["waits"], ("p50_ms", "p90_ms", "p99_ms", "max_ms"))
+    return _picked(LoadStep, {**step, "errors": errors, "waits_ms": waits_ms, "peak_mib": peak_mib})
+
+
 def _gpu(name: str, record: Json) -> Gpu:
     return Gpu(
         name=name,
@@ -526,4 +575,5 @@ READERS: Mapping[str, Callable[[str, Json], Record]] = {
     "throughput": _throughput,
     "rewrites": _rewrites,
     "gpu": _gpu,
+    "load": _load,
 }

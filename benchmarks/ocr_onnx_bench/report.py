@@ -15,6 +15,7 @@ from ocr_onnx_bench.records import (
     Gpu,
     Latency,
     LatencyCase,
+    Load,
     Machine,
     Peer,
     Peers,
@@ -68,6 +69,7 @@ def markdown(found: Records) -> str:
         *_picture(plotted, SIDES_PLOT),
         *(part for record in found.peers for part in _peers(record)),
         *(part for record in found.throughput for part in _throughput(record)),
+        *(part for record in found.load for part in _load(record)),
         *(part for record in found.rewrites for part in _rewrites(record)),
         *(part for record in found.gpu for part in _gpu(record)),
         *(part for record in found.scaling for part in _scaling(record)),
@@ -416,6 +418,41 @@ def _throughput(record: Throughput) -> Iterator[str]:
                 "yes" if one.best else "",
             ]
             for one in record.layouts
+        ],
+    )
+
+
+def _load(record: Load) -> Iterator[str]:
+    yield f"## A server under load with {record.data}"
+    yield (
+        f"{record.files:,} files of {record.pages:,} pages, {record.seconds:,g} s for each number of "
+        f"clients, {_on(record.machine)}. Record: `{record.name}`. Busy are answers 503; other are pages "
+        "that an engine reads otherwise; growth is that of the server's memory since the first tenth."
+    )
+    yield _table(
+        [
+            "clients",
+            "requests",
+            "busy",
+            "errors",
+            "other",
+            "pages/s",
+            "p50, ms",
+            "p90, ms",
+            "p99, ms",
+            "max, ms",
+            "peak, MiB",
+            "growth",
+        ],
+        [
+            [
+                *(f"{count:,}" for count in (one.clients, one.requests, one.busy, one.errors, one.other)),
+                _number(one.pages_per_s, 2),
+                *(_number(ms, 0) for ms in one.waits_ms or (None,) * 4),
+                _number(one.peak_mib, 0),
+                NOTHING if one.growth is None else f"{one.growth:+.1%}",
+            ]
+            for one in record.steps
         ],
     )
 

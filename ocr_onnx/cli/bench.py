@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from ocr_onnx.cli.options import Assignments, ConfigFile, ModelFolder, ModelSet, Quiet
+from ocr_onnx.cli.options import (
+    ApiKeyFile,
+    Assignments,
+    ConfigFile,
+    ModelFolder,
+    ModelSet,
+    Quiet,
+    read_key,
+)
 from ocr_onnx.console import say
 from ocr_onnx.errors import DependencyError, InputError, OptionError
 from ocr_onnx.options import ModelOptions
@@ -442,6 +450,57 @@ def peers(
     found = peers.make_record(data, plan, lambda step: say("peers", step))
     path = path_of(record or peer_figures.default_name(found), results)
     _finish(found, peer_figures.summary(found), path)
+
+
+@bench_app.command()
+def load(
+    url: Annotated[str, typer.Option(metavar="URL", help="Address of the ocr-onnx server.")],
+    data: Annotated[Path, typer.Option(metavar="DIR|FILE", help="Pictures and PDFs to send, mixed.")],
+    clients: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Numbers of clients, one step for each.")
+    ] = "4,8,16,32",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of a step.")] = 600,
+    server_pid: Annotated[
+        int | None, typer.Option(metavar="PID", min=1, help="Watch this process's memory. Linux only.")
+    ] = None,
+    sample_seconds: Annotated[float, typer.Option(min=0.01, help="Time between two samples of it.")] = 5,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a client waits for a page.")] = 300,
+    api_key_file: ApiKeyFile = None,
+    model_set: ModelSet = None,
+    model_dir: ModelFolder = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    record: RecordName = None,
+    results: Results = RESULTS,
+    quiet: Quiet = False,
+) -> None:
+    """Load a server with many clients, and compare its results with an engine's.
+
+    The engine reads every file once before; models and options are to be those of the server. The
+    exit code is 1 where a request failed otherwise than with 503, or a page was read otherwise.
+    """
+    from ocr_onnx.config import load as load_config
+    from ocr_onnx_bench import load
+    from ocr_onnx_bench.record import path_of
+
+    if record is not None:
+        path_of(record, results)  # a bad name is told before minutes of work
+    flags: dict[str, object] = {"models.name": model_set, "models.folder": model_dir}
+    effective = load_config(config, assignments or (), flags)
+    plan = load.Plan(
+        url=url,
+        clients=load.parse_clients(clients),
+        seconds=seconds,
+        api_key="" if api_key_file is None else read_key(api_key_file),
+        server_pid=server_pid,
+        sample_seconds=sample_seconds,
+        timeout_s=timeout,
+    )
+    say_step = (lambda _: None) if quiet else (lambda step: say("load", step))
+    found = load.make_record(data, plan, effective, say_step)
+    _finish(found, load.summary(found), path_of(record or load.default_name(found), results))
+    if any(step.errors or step.other for step in found.steps):
+        raise typer.Exit(1)
 
 
 def _finish(found: object, summary: str, path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ocr_onnx.console import say
+from ocr_onnx.errors import OptionError
 
 if TYPE_CHECKING:
     from ocr_onnx.model_store import Make, ModelSpec, Progress
@@ -28,10 +29,31 @@ ModelFolder = Annotated[
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never download anything.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings on stderr.")]
+ApiKeyFile = Annotated[
+    Path | None,
+    typer.Option("--api-key-file", metavar="FILE", help="File that holds the server's API key, alone."),
+]
 AllowUnpinned = Annotated[
     bool,
     typer.Option("--allow-unpinned", help="Also download files whose SHA-256 nobody has published."),
 ]
+
+MAX_KEY_BYTES = 4096
+
+
+def read_key(file: Path) -> str:
+    """Return the API key that a file holds. Raises OptionError where it can't be read or holds none."""
+    try:
+        with file.open("rb") as stream:
+            key = stream.read(MAX_KEY_BYTES).decode("ascii").strip()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OptionError(str(file), f"can't be read ({reason})", "give a file that holds the key") from error
+    except UnicodeDecodeError as error:
+        raise OptionError(str(file), "holds no key", "give a file that holds the key alone") from error
+    if not key:
+        raise OptionError(str(file), "is empty", "give a file that holds the key")
+    return key
 
 
 def warn(message: str) -> None:

@@ -4,20 +4,34 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from ocr_onnx.cli.options import Assignments, ConfigFile, ModelFolder, ModelSet, Offline, maker
+from ocr_onnx.cli.options import (
+    ApiKeyFile,
+    Assignments,
+    ConfigFile,
+    ModelFolder,
+    ModelSet,
+    Offline,
+    maker,
+    read_key,
+)
 from ocr_onnx.console import download_progress, page_progress, say
 from ocr_onnx.errors import InputError, OcrError, OptionError
 from ocr_onnx.formats import Format, chunks, page_name
 
 if TYPE_CHECKING:
-    from ocr_onnx.config import Config
+    from ocr_onnx.client import Client, Sections
+    from ocr_onnx.config import Config, Setting
     from ocr_onnx.data import PageResult
     from ocr_onnx.engine import Engine
+
+FILES_AT_A_SERVER = 4  # at a time, unless told
+OF_THE_SERVER = "can't be chosen with --server, whose models and device are its own"
 
 
 def read_inputs(
@@ -62,7 +76,8 @@ def read_inputs(
             metavar="N",
             min=0,
             max=256,
-            help="Pages worked on at a time. [default: one per processor, or four per GPU]",
+            help="Pages worked on at a time; with --server, files. [default: one per processor, "
+            "four per GPU or server]",
             show_default=False,
         ),
     ] = 0,
@@ -115,6 +130,13 @@ def read_inputs(
     all_frames: Annotated[
         bool, typer.Option("--all-frames", help="Read every frame of an animated GIF or WebP.")
     ] = False,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Let the ocr-onnx server at URL read, with its models and its device."
+        ),
+    ] = None,
+    api_key_file: ApiKeyFile = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress and no warnings on stderr; errors only.")
     ] = False,
@@ -124,7 +146,7 @@ def read_inputs(
     Options on the command line win over those of --config, those win over the defaults.
     A bad input is reported on stderr and the others are read; the exit code is then 1.
     """
-    from ocr_onnx.config import load
+    from ocr_onnx.config import build, given
 
     flags: dict[str, object] = {
         "models.name": model_set,
@@ -145,9 +167,61 @@ def read_inputs(
         "input.all_frames": all_frames or None,
         "cls.enabled": True if cls_model and not _sets(assignments, "cls.enabled") else None,
     }
-    effective = load(config, assignments or (), flags)
-    if not _read_all(inputs, effective, output_format, save_path, workers, warm_up, quiet):
+    settings = given(config, assignments or (), flags)
+    effective = build(settings)
+    remote = None
+    if server is not None:
+        sections = _sections(settings, effective, warm_up=warm_up)
+        remote = Remote(server, _key_of(api_key_file), sections, images=save_path is not None)
+    elif api_key_file is not None:
+        raise OptionError("--api-key-file", "is of use with --server only", "give both, or neither")
+    if not _read_all(inputs, effective, output_format, save_path, workers, warm_up, quiet, remote):
         raise typer.Exit(1)
+
+
+class Remote(NamedTuple):
+    """A server, its key, and what its requests ask for."""
+
+    url: str
+    api_key: str
+    sections: "Sections"
+    images: bool
+
+
+class Connected(NamedTuple):
+    """A client that streams as an engine does."""
+
+    client: "Client"
+    remote: Remote
+
+    def stream(
+        self, inputs: Sequence[str], *, workers: int, on_error: Callable[[OcrError], None]
+    ) -> "Iterator[PageResult]":
+        """Let the server read."""
+        return self.client.stream(
+            inputs,
+            options=self.remote.sections,
+            workers=workers or FILES_AT_A_SERVER,
+            on_error=on_error,
+            images=self.remote.images,
+        )
+
+
+def _key_of(file: Path | None) -> str:
+    return "" if file is None else read_key(file)
+
+
+def _sections(settings: "Sequence[Setting]", config: "Config", *, warm_up: bool) -> "Sections":
+    """Return what was given, by section and checked; refuse what a request can't have."""
+    if warm_up:
+        raise OptionError("--warm-up", OF_THE_SERVER, "leave it out")
+    found: dict[str, dict[str, object]] = {}
+    for setting in settings:
+        section, _, key = setting.key.partition(".")
+        if section in ("models", "runtime"):
+            raise OptionError(f"{setting.origin}: {setting.key}", OF_THE_SERVER, "leave it out")
+        found.setdefault(section, {})[key] = getattr(getattr(config, section), key)
+    return found
 
 
 def _read_all(
@@ -158,6 +232,7 @@ def _read_all(
     workers: int,
     warm_up: bool,
     quiet: bool,
+    remote: Remote | None = None,
 ) -> bool:
     """Read every input, write each page's result as it is done, and tell whether all went well."""
     failed = 0
@@ -169,10 +244,11 @@ def _read_all(
 
     if save_path is not None:
         _make_folder(save_path)
-    engine = load_engine(config, warm_up=warm_up, quiet=quiet)
     count = 0
     root = None if save_path is None else _common_folder(inputs)
-    with page_progress(quiet=quiet) as advance:
+    with ExitStack() as stack:
+        engine = _opened(config, warm_up, quiet, remote, stack)
+        advance = stack.enter_context(page_progress(quiet=quiet))
 
         def finished() -> Iterator["PageResult"]:
             nonlocal count
@@ -191,6 +267,19 @@ def _read_all(
     if failed and count + failed > 1:
         say("done", f"{count} {'page' if count == 1 else 'pages'} read, {failed} failed")
     return not failed
+
+
+def _opened(
+    config: "Config", warm_up: bool, quiet: bool, remote: Remote | None, stack: ExitStack
+) -> "Engine | Connected":
+    """Load an engine, or open a client and make sure that a server is there that takes the key."""
+    if remote is None:
+        return load_engine(config, warm_up=warm_up, quiet=quiet)
+    from ocr_onnx.client import Client
+
+    client = stack.enter_context(Client(remote.url, api_key=remote.api_key))
+    client.models()
+    return Connected(client, remote)
 
 
 def load_engine(config: "Config", *, warm_up: bool, quiet: bool) -> "Engine":

@@ -219,6 +219,33 @@ def rewrites() -> dict[str, Any]:
     return {"kind": "rewrites", "threads": 0, "comparisons": [case], "environment": ENVIRONMENT}
 
 
+def load() -> dict[str, Any]:
+    waits = {"p50_ms": 1001.4, "p90_ms": 1002.4, "p99_ms": 1003.4, "max_ms": 1004.4}
+    step = {
+        "clients": 4,
+        "seconds": 60.5,
+        "requests": 1234,
+        "pages": 1200,
+        "busy": 30,
+        "errors": [["InputError", 3], ["ServerError 504", 1]],
+        "other": 2,
+        "pages_per_s": 2.345,
+        "waits": waits,
+        "resident_mib": [400.0, 410.0],
+        "growth": 0.025,
+    }
+    last = {**step, "clients": 64, "errors": [], "waits": None, "resident_mib": [], "growth": None}
+    return {
+        "kind": "load",
+        "data": "drawn",
+        "files": 5,
+        "pages": 7,
+        "seconds": 60,
+        "steps": [step, last],
+        "environment": ENVIRONMENT,
+    }
+
+
 ALL = {
     "accuracy-drawn": accuracy(),
     "latency-xeon-8t": latency(),
@@ -229,6 +256,7 @@ ALL = {
     "sides-scenes": sides_without_reading(),
     "soak-mobile-cpu": soak(),
     "gpu-dry": gpu(),
+    "load-drawn": load(),
     "throughput-drawn": throughput(),
 }
 
@@ -258,6 +286,8 @@ def test_every_figure_appears(tmp_path: Path) -> None:
         "| ours | 1x2 stream 2 | 7.65 | 234.6 | 346 | 1.62 | – | yes |",
         "| ours | 1x1 | 7.65 | 234.6 | 346 | 1.62 | – |  |",
         "| net | 1x48x320 | 20.0 | 15.0 | 0.75 |",
+        "| 4 | 1,234 | 30 | 4 | 2 | 2.35 | 1,001 | 1,002 | 1,003 | 1,004 | 410 | +2.5% |",
+        "| 64 | 1,234 | 30 | 0 | 2 | 2.35 | – | – | – | – | – | – |",
         "| area unit | time | is linear | 0.99 | 1 | 4 | 101 ms |",
         "| stalls | det first run median | 12.3457 | ms |",
         "| 2 | 1 | 202.5 | 50.0 | 40.0 | 2.0 | 3.0 | 100 | 125 |",
@@ -268,6 +298,7 @@ def test_every_figure_appears(tmp_path: Path) -> None:
     assert "Test CPU, 3 cores, commit abcdef0" in page
     assert "no GPU: a dry run of the same code; Test CPU" in page
     assert "- soak failed: out of memory" in page
+    assert "5 files of 7 pages, 60 s for each number of clients, Test CPU" in page
     assert "## Left out" not in page
 
 
