@@ -79,16 +79,18 @@ function remove(entry) {
 function drawButton(entry) {
   const picture = entry.url
     ? make("img", { class: "thumb", src: entry.url, alt: "" })
-    : make("span", { class: "thumb" }, icon(entry.state === "failed" ? "alert" : "page"));
+    : make("span", { class: "thumb" }, icon("page"));
   entry.button.replaceChildren(picture, make("span", { class: "page-words" },
     make("span", { class: "page-name", dir: "auto" }, entry.name),
     make("span", { class: `page-state ${entry.state}` }, entry.state === "failed" ? icon("alert") : null, stateOf(entry))));
 }
 
 function stateOf(entry) {
-  if (entry.page) return counted(entry.page.lines.length, "line");
+  if (entry.page) return [pageNumber(entry.page), counted(entry.page.lines.length, "line")].filter(Boolean).join(", ");
   return { waiting: "waiting", reading: "reading …", stopped: "stopped", failed: "not read" }[entry.state];
 }
+
+const pageNumber = (page) => (page.index === null ? "" : `page ${page.index + 1}`);
 
 function layOut() {
   byId("intake").hidden = entries.length > 0;
@@ -114,9 +116,8 @@ function show(entry) {
 
 function draw(entry) {
   const { page } = entry;
-  byId("picture-title").textContent = entry.name;
-  byId("picture-title").title = entry.name;
-  byId("picture-size").textContent = page ? `${page.width_px} × ${page.height_px} px` : "";
+  byId("picture-title").textContent = byId("picture-title").title = entry.name;
+  byId("picture-size").textContent = page ? [pageNumber(page), `${page.width_px} × ${page.height_px} px`].filter(Boolean).join(", ") : "";
   byId("text-count").textContent = page ? counted(page.lines.length, "line") : "";
   byId("desk").classList.toggle("without-lines", !page?.lines.length);
   byId("stage").classList.toggle("busy", entry.state === "reading");
@@ -145,7 +146,7 @@ function notesOf(entry) {
     return [note("stopped", "Stopped before it was read."), retryButton(entry)];
   }
   if (!page) return [note("going", entry.note || (state === "waiting" ? "Waits for its turn." : "Reading …"))];
-  const notes = page.warnings.map((warning) => note("warning", warning));
+  const notes = page.warnings.map((warning) => note("warning", sentence(warning)));
   if (page.filtered) notes.push(note("warning", `${counted(page.filtered, "uncertain line")} left out by the score filter.`));
   if (!page.lines.length) notes.push(note("empty", "No text was found on this page."));
   return notes;
@@ -326,7 +327,7 @@ function createKeys() {
 async function about() {
   try {
     const told = await models(keys.current());
-    const names = Object.values(told.models ?? {}).map((model) => String(model).split("@")[0]);
+    const names = told.models.map((model) => model.name);
     const parts = [`ocr-onnx ${told.version}`, `models ${told.name}`, ...names, told.device];
     byId("about").textContent = parts.filter(Boolean).join(" · ");
   } catch (error) {

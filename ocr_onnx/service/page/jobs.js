@@ -4,7 +4,6 @@
 // An entry: {job, name, state, page, error, note, url, drawnIn}; state is "waiting", "reading", "stopped",
 // "failed" or "done". `url` is the picture to show, null without one; `drawnIn` says that it has boxes already.
 
-import { nameOf } from "./forms.js";
 import { readFile, ReadError } from "./reading.js";
 
 const MAX_TRIES = 6; // of a service that is busy
@@ -144,7 +143,7 @@ function entryOf(job, state) {
 function pageEntry(job, { picture = null, ...page }) {
   job.pages += 1;
   const url = picture ? URL.createObjectURL(pictureBlob(picture)) : job.shown ? job.url : null;
-  return { ...entryOf(job, "done"), name: nameOf({ ...page, source: job.file.name }), page, url, drawnIn: Boolean(picture) };
+  return { ...entryOf(job, "done"), page, url, drawnIn: Boolean(picture) };
 }
 
 function pictureBlob(base64) {

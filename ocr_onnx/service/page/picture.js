@@ -26,7 +26,7 @@ export function createPicture(stage, join) {
     visit = roving(overlay, () => boxes);
     visit(0);
     sheet = make("div", { class: drawnIn ? "sheet drawn-in" : "sheet" },
-      url ? make("img", { class: "sheet-image", src: url, alt: "" }) : null, boxes.length ? overlay : null);
+      url ? pictureOf(page, url) : null, boxes.length ? overlay : null);
     stage.replaceChildren(sheet);
     stage.scrollTo(0, 0);
     fit();
@@ -63,6 +63,16 @@ export function createPicture(stage, join) {
 
   new ResizeObserver(fit).observe(stage);
   return { show, mark, clear, zoomBy };
+}
+
+/** The picture in a frame of the page's shape. The service draws the page beside its text: then the left half. */
+function pictureOf({ width_px, height_px }, url) {
+  const image = make("img", { class: "sheet-image", src: url, alt: "" });
+  image.addEventListener("load", () => {
+    const widths = (image.naturalWidth / image.naturalHeight) * (height_px / width_px);
+    image.classList.toggle("beside", widths > 1.5);
+  });
+  return make("div", { class: "sheet-frame" }, image);
 }
 
 function box(line, index, join) {

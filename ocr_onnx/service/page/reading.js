@@ -26,7 +26,7 @@ export async function* readFile(file, { picture, key, signal }) {
   throw brokeOff(file.name);
 }
 
-/** What the service runs: {name, models, device, provider, version}. */
+/** What the service runs: {name, models: [{stage, name, sha256}], device, provider, version}. */
 export async function models(key) {
   const answer = await ask("v1/models", "the service", { headers: authorization(key) });
   return answer.json();
