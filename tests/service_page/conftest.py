@@ -6,22 +6,25 @@ Needs the dependency group `browser` and a Chromium, found by OCR_ONNX_CHROMIUM 
 import os
 import shutil
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.service_page.page_server import Server, serving
 
-playwright_api = pytest.importorskip("playwright.sync_api", reason="needs the dependency group `browser`")
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 CHROMIUM = os.environ.get("OCR_ONNX_CHROMIUM") or shutil.which("chromium")
 URL = os.environ.get("OCR_ONNX_PAGE_URL")
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator["playwright_api.Browser"]:
+def browser() -> Iterator["Browser"]:
+    api: Any = pytest.importorskip("playwright.sync_api", reason="needs the dependency group `browser`")
     if CHROMIUM is None:
         pytest.skip("no Chromium: install Debian's package chromium, or name one in OCR_ONNX_CHROMIUM")
-    with playwright_api.sync_playwright() as playwright:
+    with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM)
         yield browser
         browser.close()
@@ -49,7 +52,7 @@ def address() -> Iterator[str]:
 class Watched:
     """A browser page and what it complained about or asked for."""
 
-    def __init__(self, context: "playwright_api.BrowserContext") -> None:
+    def __init__(self, context: "BrowserContext") -> None:
         self.page = context.new_page()
         self.page.set_default_timeout(15_000)
         self.complaints: list[str] = []
@@ -65,7 +68,7 @@ class Watched:
 
 
 @pytest.fixture
-def watched(browser: "playwright_api.Browser") -> Iterator[Watched]:
+def watched(browser: "Browser") -> Iterator[Watched]:
     """A fresh page; afterwards there must be no error, no violation of the policy, no other host."""
     context = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -78,5 +81,5 @@ def watched(browser: "playwright_api.Browser") -> Iterator[Watched]:
 
 
 @pytest.fixture
-def page(watched: Watched) -> "playwright_api.Page":
+def page(watched: Watched) -> "Page":
     return watched.page

@@ -27,10 +27,15 @@ from ocr_onnx.data import PageResult, Provenance, TextLine
 
 PAGE: Final = Path(__file__).parents[2] / "ocr_onnx" / "service" / "page"
 POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-TYPES: Final = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+}
 KEY: Final = "open-sesame"
 SIZE_WH: Final = (640, 820)
 
@@ -82,7 +87,9 @@ def result(source: str, index: int | None = None, count: int = len(WORDS)) -> Pa
         x1, y1, x2, y2 = 56.5 + left, 56 + 70 * number + top, 64 + right, 64 + 70 * number + bottom
         quad = ((x1, y1), (x2, y1), (x2, y2), (x1, y2))
         lines.append(TextLine(words, score, score / 2, 0.9, quad, quad))
-    provenance = Provenance((("det", "d@00"), ("rec", "r@11")), "cpu", "CPUExecutionProvider", (1.0, 1.0), "0.1.0")
+    provenance = Provenance(
+        (("det", "d@00"), ("rec", "r@11")), "cpu", "CPUExecutionProvider", (1.0, 1.0), "0.1.0"
+    )
     return PageResult(tuple(lines), *SIZE_WH, source, index, provenance=provenance)
 
 
@@ -99,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Stay silent."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the base class's name
+    def do_GET(self) -> None:
         if self.path == "/v1/models":
             return self.refuse_key() if self.lacks_key() else self.answer_json(200, MODELS)
         name = "index.html" if self.path == "/" else self.path.removeprefix("/static/")
@@ -108,16 +115,16 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer_json(404, fault("input", self.path, "there is no such file", "look at /"))
         return self.answer(200, TYPES[file.suffix], file.read_bytes())
 
-    def do_POST(self) -> None:  # noqa: N802 - the base class's name
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.lacks_key():
             return self.refuse_key()
         head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
         parts = {
             part.get_param("name", header="content-disposition"): part
-            for part in BytesParser(policy=HTTP).parsebytes(head + body).iter_parts()  # type: ignore[attr-defined]
+            for part in BytesParser(policy=HTTP).parsebytes(head + body).iter_parts()
         }
-        name = parts["file"].get_filename()
+        name = parts["file"].get_filename() or ""
         picture = parts["picture"].get_content().strip() == "true"
         self.server.uploads.append((name, picture, self.headers["Accept"]))
         if name.startswith("busy") and self.server.busy > 0:
@@ -195,6 +202,7 @@ def events(name: str, picture: bool) -> Iterator[dict[str, Any] | bytes | str]:
             yield {"done": {"pages": 2, "failed": 1}}
         case "cut":
             yield first
+            yield "wait"
             yield "cut"
         case "broken":
             yield b'{"page": {"lines": [tru'

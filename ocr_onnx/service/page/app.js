@@ -254,7 +254,8 @@ function progress(at) {
   byId("work").hidden = at === null;
   if (!at) return;
   byId("progress").max = at.total;
-  byId("progress").value = at.finished;
+  if (at.total > 1) byId("progress").value = at.finished;
+  else byId("progress").removeAttribute("value"); // how far one file is nobody knows
   const pages = at.job.pages ? `, ${counted(at.job.pages, "page")} so far` : "";
   byId("progress-text").textContent = `Reading ${at.finished + 1} of ${counted(at.total, "file")}${pages}`;
 }

@@ -70,11 +70,12 @@ function retryAfterS(answer) {
 
 /** The lines of a stream of bytes, without the empty ones. */
 async function* lines(stream, subject) {
-  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  const reader = stream.getReader(); // not through a TextDecoderStream, which drops what it holds at a break
+  const decoder = new TextDecoder();
   let rest = "";
   for (;;) {
     const { done, value } = await next(reader, subject);
-    const parts = (rest + (value ?? "")).split("\n");
+    const parts = (rest + decoder.decode(value, { stream: !done })).split("\n");
     rest = done ? "" : parts.pop();
     yield* parts.filter((part) => part.trim());
     if (done) return;
