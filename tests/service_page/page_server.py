@@ -93,6 +93,12 @@ def result(source: str, index: int | None = None, count: int = len(WORDS)) -> Pa
     return PageResult(tuple(lines), *SIZE_WH, source, index, provenance=provenance)
 
 
+def page_fault(name: str, index: int | None, problem: str, remedy: str) -> dict[str, Any]:
+    """What stands in a stream for a page that failed."""
+    subject = name if index is None else f"{name}, page {index + 1}"
+    return {"error": {"source": name, "index": index, **fault("InputError", subject, problem, remedy)}}
+
+
 def fault(kind: str, subject: str, problem: str, remedy: str) -> dict[str, Any]:
     return {"error": {"kind": kind, "subject": subject, "problem": problem, "remedy": remedy}}
 
@@ -197,13 +203,21 @@ def events(name: str, picture: bool) -> Iterator[dict[str, Any] | bytes | str]:
         case "three":  # the second of three pages fails
             yield first
             yield "wait"
-            yield fault("input", f"{name}, page 2", "its content is damaged", "export the PDF again")
+            yield page_fault(name, 1, "its content is damaged", "export the PDF again")
             yield page_event(name, picture, 2, 4)
             yield {"done": {"pages": 2, "failed": 1}}
         case "cut":
             yield first
             yield "wait"
             yield "cut"
+        case "bad":
+            yield page_fault(name, None, "is no picture and no PDF", "give a PNG")
+            yield {"done": {"pages": 0, "failed": 1}}
+        case "flat":
+            yield fault("InputError", name, "is no picture and no PDF", "give a PNG")
+            yield {"done": {"pages": 0, "failed": 1}}
+        case "wordless":
+            yield {"error": {"kind": "InputError"}}
         case "broken":
             yield b'{"page": {"lines": [tru'
         case "slow":

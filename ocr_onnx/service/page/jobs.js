@@ -79,7 +79,7 @@ export function createQueue(view, keys) {
     const request = { picture: !job.shown, key, signal: job.abort.signal };
     for await (const event of readFile(job.file, request)) {
       if (event.page) append(job, pageEntry(job, event.page), tail);
-      else if (event.error) append(job, { ...entryOf(job, "failed"), error: new ReadError(event.error) }, tail);
+      else if (event.error) append(job, failedEntry(job, event.error), tail);
       tell();
     }
     if (job.entries.length === 1) throw nothing(job.file.name);
@@ -144,6 +144,10 @@ function pageEntry(job, { picture = null, ...page }) {
   job.pages += 1;
   const url = picture ? URL.createObjectURL(pictureBlob(picture)) : job.shown ? job.url : null;
   return { ...entryOf(job, "done"), page, url, drawnIn: Boolean(picture) };
+}
+
+function failedEntry(job, error) {
+  return { ...entryOf(job, "failed"), error: new ReadError(error), url: job.shown ? job.url : null };
 }
 
 function pictureBlob(base64) {

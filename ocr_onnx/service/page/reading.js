@@ -98,7 +98,10 @@ function parse(line, subject) {
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
   }
-  if (Array.isArray(event?.page?.lines) || event?.error || event?.done) return event;
+  // a page's error may come inside {source, index, error}
+  const error = event?.error?.error ?? event?.error;
+  if (typeof error?.problem === "string" && typeof error.remedy === "string") return { error };
+  if (Array.isArray(event?.page?.lines) || event?.done) return event;
   throw new ReadError({
     kind: "answer", subject,
     problem: "a part of the answer could not be understood",
