@@ -78,7 +78,7 @@ function remove(entry) {
 
 function drawButton(entry) {
   const picture = entry.url
-    ? make("img", { class: "thumb", src: entry.url, alt: "" })
+    ? make("img", { class: "thumb", src: entry.url, alt: "", loading: "lazy" })
     : make("span", { class: "thumb" }, icon("page"));
   entry.button.replaceChildren(picture, make("span", { class: "page-words" },
     make("span", { class: "page-name", dir: "auto" }, entry.name),
