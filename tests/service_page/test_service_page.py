@@ -271,8 +271,8 @@ def test_pictures_that_the_browser_shows_are_not_asked_back(page: "Page", stub: 
 
 def test_zoom_keeps_boxes_on_the_picture_and_fit_returns(page: "Page", stub: Server) -> None:
     read(page, stub.url, picture("bill.png"))
+    expect(page.locator(".row")).to_have_count(10)  # while it is read, the picture stands there without boxes
     sheet = page.locator(".sheet")
-    expect(sheet).to_be_visible()
     before = sheet.bounding_box()
     for _ in range(3):
         page.get_by_role("button", name="Larger").click()
