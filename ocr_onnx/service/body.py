@@ -80,17 +80,17 @@ async def parse_form(request: Request, body: bytes, options: ServiceOptions) -> 
         max_fields=10,
         max_part_size=MAX_FIELD_BYTES,
     )
+    parser.spool_max_size = options.max_body_bytes  # what clients send is written to no disk
     try:
-        form = await parser.parse()
+        return await _form(await parser.parse())
     except (MultiPartException, KeyError, ValueError) as error:
         if "Too many files" in str(error):
             raise too_large("body", f"has more than {options.max_files} files", "send fewer") from error
         remedy = "send parts named file, and options and picture as fields"
         raise bad_request("body", "is not valid multipart/form-data", remedy) from error
-    try:
-        return await _form(form)
     finally:
-        await form.close()
+        for file in parser._files_to_close_on_error:  # those of parts that have no end are in no form
+            file.close()
 
 
 async def _form(form: FormData) -> Form:
