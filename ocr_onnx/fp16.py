@@ -42,7 +42,7 @@ def admit(
             raise ModelError(
                 file.spec.name,
                 f"is not an FP16 file ({file.path.name}), and runtime.precision is fp16",
-                f"make one with `ocr-onnx export {file.spec.name} --out DIR --precision fp16`, then add "
+                f"make one with `ocr-onnx export {file.path} --out DIR --precision fp16`, then add "
                 f"--model-dir DIR ({stage} needs its own)",
             )
     # Here and not above: what compares takes its time to load, and few ask for it.
