@@ -39,7 +39,7 @@ LOAD = "from ocr_onnx import Engine; Engine.load(device={device!r})"
 # Past the probe, to what ONNX Runtime itself does.
 OPEN = """
 from ocr_onnx.runtime import opening, parse_device, probe
-opening.provider_options = lambda *_: {options!r}
+opening.provider_chain = lambda *_: [("CUDAExecutionProvider", {options!r})]
 opening.open_session("the probe model", probe.PROBE_MODEL, parse_device("cuda"), 1)
 """
 REPORT = """
