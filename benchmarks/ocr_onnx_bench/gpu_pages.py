@@ -78,6 +78,7 @@ def long_soak(plan: Plan) -> Outcome:
             Figure("in use at the end", on_device[-1], "MiB"),
             Figure("growth since a tenth", on_device[-1] / settled - 1, "share"),
             Figure("resident at the end", resident[-1], "MiB"),
+            *(Figure(f"distinct shapes of {stage}", seen) for stage, seen in engine.shapes_seen().items()),
         ),
         (Series("in use", "MiB", tuple(on_device)), Series("resident", "MiB", tuple(resident))),
         (_ran(engine),),

@@ -50,6 +50,8 @@ def test_a_dry_run_takes_every_part_and_says_that_it_is_one(run: Run, tmp_path: 
     assert [one["model"] for one in parity["ran"]][:2] == ["ppocrv4-mobile-det", "ppocrv4-mobile-rec"]
     assert all(dict(one["nodes"])[CPU] > 50 for one in parity["ran"])
     assert all(one["value"] == 0 for one in parity["figures"] if "largest difference" in one["name"])
+    soak = {one["name"]: one["value"] for one in found["parts"][-1]["outcome"]["figures"]}
+    assert all(soak[f"distinct shapes of {stage}"] >= 1 for stage in ("det", "rec"))
     assert str(tmp_path) not in out.read_text()
 
 
