@@ -95,7 +95,7 @@ def _gpus() -> Iterator[Check]:
 def _library(found: "Found", remedy: str) -> Check:
     from ocr_onnx.runtime import libraries
 
-    library = found.library
+    library = found.wanted
     if found.problem:
         detail = found.problem if library.needed else f"{found.problem} (our models run without it)"
         return Check("library", library.file, "note", detail, remedy)

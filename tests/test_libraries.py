@@ -89,14 +89,14 @@ def test_what_onnxruntime_prints_is_the_cause_and_is_not_printed(
 
     def preload() -> None:
         calls.append(None)
-        sys.stdout.write("Failed to load /wheels/libcublas.so.13: /wheels/libcublas.so.13: file too short\n")
+        sys.stdout.write("Failed to load /site/libcublas.so.13: /site/libcublas.so.13: file too short\n")
         sys.stdout.write("Failed to load libcublas.so.13: libcublas.so.13: cannot open shared object file\n")
 
     only(monkeypatch)
     ort = fake_ort(preload=preload)
     for _ in range(2):
-        found = {one.library.file: one.problem for one in libraries.find_cuda(ort)}
-        assert found["libcublas.so.13"] == "/wheels/libcublas.so.13: file too short"
+        found = {one.wanted.file: one.problem for one in libraries.find_cuda(ort)}
+        assert found["libcublas.so.13"] == "/site/libcublas.so.13: file too short"
         assert "cannot open" in found["libcublasLt.so.13"]
     assert len(calls) == 1
     assert capsys.readouterr() == ("", "")

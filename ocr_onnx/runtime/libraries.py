@@ -29,9 +29,9 @@ class Library:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A library, and why it can't be loaded; "" where it is."""
+    """A library that is wanted, and why it can't be loaded; "" where it is."""
 
-    library: Library
+    wanted: Library
     problem: str
 
 
@@ -78,7 +78,7 @@ def find_tensorrt() -> tuple[Found, ...]:
 
 def require_cuda(ort: ModuleType) -> None:
     """Load NVIDIA's libraries; DeviceError names those that are missing, and what brings them."""
-    missing = [found for found in find_cuda(ort) if found.problem and found.library.needed]
+    missing = [found for found in find_cuda(ort) if found.problem and found.wanted.needed]
     if missing:
         remedy = f"install 'ocr-onnx[{extra_for(cuda_major(ort))}]'"
         raise DeviceError(_named(missing), f"can't be loaded: {missing[0].problem}", remedy)
@@ -105,7 +105,7 @@ def version(wheel: str) -> str:
 
 
 def _named(missing: list[Found]) -> str:
-    return ", ".join(f"{found.library.file} (wheel {found.library.wheel})" for found in missing)
+    return ", ".join(f"{found.wanted.file} (wheel {found.wanted.wheel})" for found in missing)
 
 
 @functools.cache
