@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ocr_onnx.client import AsyncClient, Client, ServedModels
+    from ocr_onnx.client import AsyncClient, Client
     from ocr_onnx.config import Config
     from ocr_onnx.data import Detections, ImageBgr, Page, PageResult, Provenance, Quad, TextLine
     from ocr_onnx.engine import Engine
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ocr_onnx.recognize import RecognizedLine
 
     __version__: str
+    from ocr_onnx.wire import ServedModels
 
 __all__ = [
     "AsyncClient",
@@ -78,7 +79,7 @@ __all__ = [
 _MODULE_OF = {
     "AsyncClient": "client",
     "Client": "client",
-    "ServedModels": "client",
+    "ServedModels": "wire",
     "Config": "config",
     "Detections": "data",
     "ImageBgr": "data",

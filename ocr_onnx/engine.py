@@ -203,7 +203,7 @@ class Engine:
         pending: deque[Future[PageResult]] = deque()
         sharing = self.sharing(workers)
         try:
-            for page, is_last in _with_last_told(_with_last_error(pages)):
+            for page, is_last in _with_last_told(inputs.with_last_error(pages)):
                 if isinstance(page, OcrError):
                     pending.append(_failed(page))
                 else:
@@ -284,14 +284,6 @@ def _warnings(scaled: DetInput, unseen: int) -> tuple[str, ...]:
     if unseen:
         found.append(f"{unseen} possible regions were not looked at; raise det.max_candidates")
     return tuple(found)
-
-
-def _with_last_error(pages: Iterator[Page]) -> Iterator[Page | OcrError]:
-    """Yield the pages, and what ends them as an item: those before it are still on their way."""
-    try:
-        yield from pages
-    except OcrError as error:
-        yield error
 
 
 def _with_last_told(items: Iterator[Item]) -> Iterator[tuple[Item, bool]]:

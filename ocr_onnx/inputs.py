@@ -113,6 +113,14 @@ def files(
     return _sorted_out(_outcomes(source, options, MAX_NESTING), on_error)
 
 
+def with_last_error(found: Iterator[_Item]) -> Iterator[_Item | OcrError]:
+    """Yield what was found, and what ends it as an item: those before it are still on their way."""
+    try:
+        yield from found
+    except OcrError as error:
+        yield error
+
+
 def file_outcomes(data: bytes, source: str, options: InputOptions) -> Iterator[Page | OcrError]:
     """Read the content of a file that `source` names: its pages, and an error in place of each that is bad.
 

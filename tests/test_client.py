@@ -17,9 +17,11 @@ import pytest
 from PIL import Image
 
 from ocr_onnx import client as client_module
-from ocr_onnx.client import AsyncClient, Client, ServedModels
+from ocr_onnx import wire
+from ocr_onnx.client import AsyncClient, Client
 from ocr_onnx.data import Page, PageResult
 from ocr_onnx.errors import InputError, ModelContractError, OcrError, OptionError, ServerError
+from ocr_onnx.wire import ServedModels
 from tests.stub_server import Answer, Asked, Stub, error_of, lines_of, page, pages_of, serving
 
 DEMO = Path(__file__).parent / "data" / "boarding-pass.png"
@@ -307,7 +309,7 @@ def test_an_answer_of_another_kind(stub: Stub, read: Read, kind: str, headers: d
 def test_a_huge_answer_is_bounded(
     stub: Stub, read: Read, monkeypatch: pytest.MonkeyPatch, bound: str, body: bytes
 ) -> None:
-    monkeypatch.setattr(client_module, bound, 1000)
+    monkeypatch.setattr(wire, bound, 1000)
     stub.answer = answering(body=body)
     with pytest.raises(ServerError, match="more than 1000 bytes"):
         read(DEMO)
@@ -321,7 +323,7 @@ def test_a_huge_error_is_bounded(stub: Stub, read: Read, monkeypatch: pytest.Mon
 
 
 def test_lines_may_come_in_any_pieces() -> None:
-    answer = client_module._Answer(client_module._Job("x", b"", {}), "http://a")
+    answer = wire.Answer(wire.Job("x", b"", {}), "http://a")
     found = [one for byte in TWO_PAGES for one in answer.feed(bytes([byte]))]
     answer.end()
     assert [one.text for one in found if isinstance(one, PageResult)] == ["first", "second"]

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ocr_onnx import inputs
-from ocr_onnx.client import Client, ServedModels
+from ocr_onnx.client import Client
 from ocr_onnx.config import Config
 from ocr_onnx.data import PageResult
 from ocr_onnx.engine import Engine
 from ocr_onnx.errors import InputError, OcrError, OptionError, ServerError
 from ocr_onnx.inputs import Encoded
+from ocr_onnx.wire import ServedModels
 from ocr_onnx_bench import environment
 from ocr_onnx_bench.tables import aligned
 
