@@ -314,17 +314,21 @@ def read_all(folder: Path) -> Records:
     if not found:
         problem = "; ".join(left_out) or "holds no record"
         raise InputError(str(folder), problem, "measure something, or name another folder with --results")
+
+    def of(kind: type[Made]) -> tuple[Made, ...]:
+        return tuple(record for record in found if isinstance(record, kind))
+
     return Records(
-        accuracy=tuple(record for record in found if isinstance(record, Accuracy)),
-        sides=tuple(record for record in found if isinstance(record, Sides)),
-        soak=tuple(record for record in found if isinstance(record, Soak)),
-        scaling=tuple(record for record in found if isinstance(record, Scaling)),
-        latency=tuple(record for record in found if isinstance(record, Latency)),
-        peers=tuple(record for record in found if isinstance(record, Peers)),
-        throughput=tuple(record for record in found if isinstance(record, Throughput)),
-        rewrites=tuple(record for record in found if isinstance(record, Rewrites)),
-        gpu=tuple(record for record in found if isinstance(record, Gpu)),
-        load=tuple(record for record in found if isinstance(record, Load)),
+        accuracy=of(Accuracy),
+        sides=of(Sides),
+        soak=of(Soak),
+        scaling=of(Scaling),
+        latency=of(Latency),
+        peers=of(Peers),
+        throughput=of(Throughput),
+        rewrites=of(Rewrites),
+        gpu=of(Gpu),
+        load=of(Load),
         left_out=tuple(left_out),
     )
 
