@@ -175,6 +175,8 @@ def _add_routes(app: FastAPI, service: Service, files: PageFiles) -> None:
     app.get("/metrics", dependencies=guarded, summary="Figures for Prometheus")(metrics)
     app.get("/", include_in_schema=False)(files.index)
     app.get("/static/{name}", include_in_schema=False)(files.static)
+    for path, answer in (("/", files.index), ("/healthz", healthz), ("/readyz", readyz)):
+        app.head(path, include_in_schema=False)(answer)  # what proxies and balancers ask with
 
 
 def _add_handlers(app: FastAPI, service: Service) -> None:

@@ -178,6 +178,14 @@ def test_readiness_tells_of_loading_and_of_the_end(serve: Serve) -> None:
         assert read(served).status_code == 503
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz"])
+def test_proxies_may_ask_without_wanting_a_body(client: httpx.Client, path: str) -> None:
+    answer = client.head(path)
+    assert answer.status_code == 200
+    assert answer.content == b""
+    assert answer.headers["content-length"] == client.get(path).headers["content-length"]
+
+
 def test_an_engine_that_can_not_be_loaded_stops_the_server(serve: Serve) -> None:
     def load() -> NoReturn:
         raise DeviceError("cuda:0", "is not there", "buy one")
