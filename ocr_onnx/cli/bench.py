@@ -10,9 +10,11 @@ from ocr_onnx.cli.options import (
     ApiKeyFile,
     Assignments,
     ConfigFile,
+    Device,
     ModelFolder,
     ModelSet,
     Quiet,
+    Threads,
     read_key,
 )
 from ocr_onnx.console import say
@@ -37,16 +39,6 @@ LabelledSet = Annotated[
 ]
 LimitImages = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Only the first N images. [default: all]")
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DEVICE", help="cpu, cuda[:i,...], tensorrt[:i,...], openvino or auto. [default: cpu]"
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Threads of one network run; 0 for all it may use. [default: 0]"),
 ]
 RESULTS = Path("benchmarks/results")
 

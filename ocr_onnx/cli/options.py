@@ -27,6 +27,38 @@ ModelFolder = Annotated[
     str | None,
     typer.Option("--model-dir", metavar="DIR", help="Folder that is searched for models before the cache."),
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DEVICE",
+        help="cpu, cuda[:i], tensorrt[:i], openvino or auto; cuda:0,1 shares the work among GPUs. "
+        "[default: cpu]",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Threads of one network run; 0 for all it may use. [default: 0]"),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="fp32; bf16 on openvino where the CPU has it; fp16 on a GPU. [default: fp32]"
+    ),
+]
+AllowFallback = Annotated[
+    bool,
+    typer.Option(
+        "--allow-fallback",
+        help="Go on with a slower device where --device can't be used; a warning and the result say so.",
+    ),
+]
+WarmUp = Annotated[
+    bool,
+    typer.Option(
+        "--warm-up",
+        help="Run the networks in all shapes before the first page, so that a GPU keeps none waiting.",
+    ),
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Never download anything.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings on stderr.")]
 ApiKeyFile = Annotated[

@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ocr_onnx.cli.options import (
+    AllowFallback,
     ApiKeyFile,
     Assignments,
     ConfigFile,
+    Device,
     ModelFolder,
     ModelSet,
     Offline,
+    Precision,
+    Threads,
+    WarmUp,
     maker,
     read_key,
 )
@@ -25,10 +30,11 @@ from ocr_onnx.errors import InputError, OcrError, OptionError
 from ocr_onnx.formats import Format, chunks, page_name
 
 if TYPE_CHECKING:
-    from ocr_onnx.client import Client, Sections
+    from ocr_onnx.client import Client
     from ocr_onnx.config import Config, Setting
     from ocr_onnx.data import PageResult
     from ocr_onnx.engine import Engine
+    from ocr_onnx.wire import Sections
 
 FILES_AT_A_SERVER = 4  # at a time, unless told
 OF_THE_SERVER = "can't be chosen with --server, whose models and device are its own"
@@ -44,14 +50,7 @@ def read_inputs(
         ),
     ],
     model_set: ModelSet = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DEVICE",
-            help="cpu, cuda[:i], tensorrt[:i], openvino or auto; cuda:0,1 shares the work among "
-            "GPUs. [default: cpu]",
-        ),
-    ] = None,
+    device: Device = None,
     output_format: Annotated[
         Format,
         typer.Option(
@@ -66,10 +65,7 @@ def read_inputs(
     ] = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Threads of one network run; 0 for all it may use. [default: 0]"),
-    ] = None,
+    threads: Threads = None,
     workers: Annotated[
         int,
         typer.Option(
@@ -81,26 +77,9 @@ def read_inputs(
             show_default=False,
         ),
     ] = 0,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="fp32; bf16 on openvino where the CPU has it; fp16 on a GPU. [default: fp32]"
-        ),
-    ] = None,
-    allow_fallback: Annotated[
-        bool,
-        typer.Option(
-            "--allow-fallback",
-            help="Go on with a slower device where --device can't be used; a warning and the result say so.",
-        ),
-    ] = False,
-    warm_up: Annotated[
-        bool,
-        typer.Option(
-            "--warm-up",
-            help="Run the networks in all shapes before the first page, so that a GPU keeps none waiting.",
-        ),
-    ] = False,
+    precision: Precision = None,
+    allow_fallback: AllowFallback = False,
+    warm_up: WarmUp = False,
     model_dir: ModelFolder = None,
     offline: Offline = False,
     det_model: Annotated[

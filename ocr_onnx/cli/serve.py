@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from ocr_onnx.cli.options import Assignments, ConfigFile, ModelFolder, ModelSet, Offline
+from ocr_onnx.cli.options import (
+    AllowFallback,
+    Assignments,
+    ConfigFile,
+    Device,
+    ModelFolder,
+    ModelSet,
+    Offline,
+    Precision,
+    Threads,
+    WarmUp,
+)
 from ocr_onnx.cli.run import load_engine
 from ocr_onnx.errors import DependencyError, OptionError
 
@@ -19,31 +30,13 @@ def serve_pages(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65_535, help="Port; 0 for a free one.")] = 8080,
     model_set: ModelSet = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DEVICE", help="cpu, cuda[:i,...], tensorrt[:i,...], openvino or auto. [default: cpu]"
-        ),
-    ] = None,
+    device: Device = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Threads of one network run; 0 for all it may use. [default: 0]"),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="fp32; bf16 on openvino where the CPU has it; fp16 on a GPU. [default: fp32]"
-        ),
-    ] = None,
-    allow_fallback: Annotated[
-        bool,
-        typer.Option("--allow-fallback", help="Go on with a slower device where --device can't be used."),
-    ] = False,
-    warm_up: Annotated[
-        bool, typer.Option("--warm-up", help="Run the networks in all shapes before requests are taken.")
-    ] = False,
+    threads: Threads = None,
+    precision: Precision = None,
+    allow_fallback: AllowFallback = False,
+    warm_up: WarmUp = False,
     model_dir: ModelFolder = None,
     offline: Offline = False,
     workers: Annotated[
@@ -117,7 +110,7 @@ def serve_pages(
         raise OptionError("--url-hosts", "was given without --allow-urls", "give both, or neither")
     flags: dict[str, object] = {
         "models.name": model_set,
-        "models.folder": model_dir and str(model_dir),
+        "models.folder": model_dir,
         "models.offline": offline or None,
         "runtime.device": device,
         "runtime.threads": threads,
