@@ -40,6 +40,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "input.max_bytes": "bound on a file, a body or a download, in bytes",
     "input.max_pixels": "bound on width x height of a picture, checked before its pixels are decoded",
     "input.max_pages": "bound on the pages of one PDF or the frames of one file",
+    "input.max_pdf_objects": "bound on the objects (texts, paths, pictures) of one PDF page",
     "input.pages": 'pages to read, counted from one: "1-3,7,10-"; empty for all',
     "input.dpi": "resolution PDF pages are rendered at, in pixels per inch",
     "input.password": "password of an encrypted PDF",

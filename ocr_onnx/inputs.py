@@ -20,6 +20,7 @@ from PIL import Image
 
 from ocr_onnx.data import Page
 from ocr_onnx.decode import array_to_bgr, check_pixels, image_pages, picture_pages, sniff
+from ocr_onnx.document import Document, OpenPdf, document_pages
 from ocr_onnx.errors import DependencyError, InputError, OcrError, TooLargeError
 from ocr_onnx.options import InputOptions
 from ocr_onnx.page_range import parse_page_ranges
@@ -121,19 +122,33 @@ def with_last_error(found: Iterator[_Item]) -> Iterator[_Item | OcrError]:
         yield error
 
 
-def file_outcomes(data: bytes, source: str, options: InputOptions) -> Iterator[Page | OcrError]:
+def open_pdf(data: bytes, source: str, options: InputOptions) -> Document:
+    """Open a PDF in this process. Raises InputError, and DependencyError without the extra `pdf`."""
+    try:
+        # Here and not above: pypdfium2 is an extra, and all but PDFs are read without it.
+        from ocr_onnx.pdf import PdfDocument
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            source, "is a PDF, and the PDF reader is not installed", "pip install 'ocr-onnx[pdf]'"
+        ) from error
+    return PdfDocument(data, source, options)
+
+
+def file_outcomes(
+    data: bytes, source: str, options: InputOptions, open_pdf: OpenPdf = open_pdf
+) -> Iterator[Page | OcrError]:
     """Read the content of a file that `source` names: its pages, and an error in place of each that is bad.
 
-    For whoever has a file's bytes and its name apart. Nothing is raised but OptionError, at once, if
-    `options.pages` is no page range.
+    For whoever has a file's bytes and its name apart. `open_pdf` chooses where PDFs are rendered. Nothing
+    is raised but OptionError, at once, if `options.pages` is no page range.
     """
     parse_page_ranges(options.pages)
-    return _errors_as_outcomes(_file_content(data, source, options))
+    return _errors_as_outcomes(_file_content(data, source, options, open_pdf))
 
 
-def _file_content(data: bytes, source: str, options: InputOptions) -> _Outcomes:
+def _file_content(data: bytes, source: str, options: InputOptions, open_pdf: OpenPdf) -> _Outcomes:
     _check_bytes(len(data), source, options)
-    yield from _decoded(data, source, options)
+    yield from _decoded(data, source, options, open_pdf)
 
 
 def is_pdf(data: bytes) -> bool:
@@ -356,17 +371,10 @@ def _check_bytes(size_bytes: int, name: str, options: InputOptions) -> None:
         )
 
 
-def _decoded(data: bytes, name: str, options: InputOptions) -> _Outcomes:
+def _decoded(data: bytes, name: str, options: InputOptions, open_pdf: OpenPdf = open_pdf) -> _Outcomes:
     if not data:
         raise InputError(name, "is empty (0 bytes)", "give a picture or a PDF")
-    if not is_pdf(data):
+    if is_pdf(data):
+        yield from document_pages(open_pdf(data, name, options), name, options)
+    else:
         yield from picture_pages(data, name, options)
-        return
-    try:
-        # Here and not above: pypdfium2 is an extra, and all but PDFs are read without it.
-        from ocr_onnx.pdf import pdf_pages
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            name, "is a PDF, and the PDF reader is not installed", "pip install 'ocr-onnx[pdf]'"
-        ) from error
-    yield from pdf_pages(data, name, options)

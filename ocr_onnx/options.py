@@ -30,6 +30,8 @@ class InputOptions:
         Bound on width times height of a picture or a rendered page, checked before its pixels exist.
     max_pages
         Bound on the number of pages of one PDF, or frames of one picture file, that are read.
+    max_pdf_objects
+        Bound on the objects (pieces of text, paths, pictures) of one PDF page, checked before it is drawn.
     pages
         Which of them to read, counted from one: "1-3,7,10-". Empty for all.
     dpi
@@ -47,6 +49,7 @@ class InputOptions:
     max_bytes: Annotated[int, Range(1)] = 256 * 1024 * 1024
     max_pixels: Annotated[int, Range(1)] = 178_956_970
     max_pages: Annotated[int, Range(1)] = 2_000
+    max_pdf_objects: Annotated[int, Range(1)] = 10_000_000
     pages: str = ""
     dpi: Annotated[int, Range(18, 1200)] = 200
     password: str = field(default="", repr=False)

@@ -1,19 +1,16 @@
-"""The bytes of a PDF go in, its pages come out, rendered one at a time. Needs the extra `pdf`."""
+"""The bytes of a PDF go in, a document comes out whose pages this process renders. Needs the extra `pdf`."""
 
 import math
 import os
 import threading
-from collections.abc import Iterator
 
 import pypdfium2 as pdfium
 
-from ocr_onnx.data import ImageBgr, Page
+from ocr_onnx.data import ImageBgr
 from ocr_onnx.decode import array_to_bgr, check_pixels
-from ocr_onnx.errors import InputError
+from ocr_onnx.document import POINTS_PER_INCH
+from ocr_onnx.errors import InputError, TooLargeError
 from ocr_onnx.options import InputOptions
-from ocr_onnx.page_range import select_pages
-
-POINTS_PER_INCH = 72
 
 # PDFium must never be entered by two threads. Reentrant, because the garbage collector may close
 # one document while this very thread is busy with another.
@@ -30,46 +27,41 @@ if hasattr(os, "register_at_fork"):  # there is no fork on Windows
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def pdf_pages(data: bytes, source: str, options: InputOptions) -> Iterator[Page | InputError]:
-    """Render the pages of a PDF at `options.dpi`; a page that can't be rendered becomes an `InputError`.
+class PdfDocument:
+    """A `Document` that PDFium renders at `options.dpi`; form fields and annotations as a viewer draws them.
 
-    Form fields and annotations are drawn, as a viewer does.
-
-    Raises
-    ------
-    InputError
-        The PDF is broken, encrypted or without pages. That it lacks a page that was asked for
-        comes last, as an outcome.
+    Raises InputError for a PDF that is broken or encrypted.
     """
-    document = _open(data, source, options)
-    try:
+
+    def __init__(self, data: bytes, source: str, options: InputOptions) -> None:
+        self._source, self._options = source, options
+        self._document = _open(data, source, options)
+
+    def __len__(self) -> int:
         with _PDFIUM_LOCK:
-            count = len(document)
-        chosen, missing = select_pages(source, count, options)
-        for index in chosen:
-            subject = f"{source}, page {index + 1}"
-            outcome: Page | InputError
+            return len(self._document)
+
+    def render(self, index: int) -> ImageBgr:
+        """Draw a page, (H, W, 3) uint8 BGR.
+
+        Raises InputError for a broken page, TooLargeError for more pixels or objects than the options
+        allow, which is known before any is drawn.
+        """
+        subject = f"{self._source}, page {index + 1}"
+        with _PDFIUM_LOCK:
             try:
-                scale = options.dpi / POINTS_PER_INCH
-                outcome = Page(_render(document, index, subject, options), source, index, (scale, scale))
-            except InputError as error:
-                outcome = error
-            yield outcome
-        if missing is not None:
-            yield missing
-    finally:
+                page = self._document[index]
+                try:
+                    return _drawn(page, subject, self._options)
+                finally:
+                    page.close()
+            except pdfium.PdfiumError as error:
+                raise InputError(subject, f"can't be rendered ({error})", "repair the PDF") from error
+
+    def close(self) -> None:
+        """Give it back to PDFium."""
         with _PDFIUM_LOCK:
-            document.close()
-
-
-def page_count(data: bytes, source: str, options: InputOptions) -> int:
-    """Return how many pages a PDF has, of which the options may want few. Raises as `pdf_pages` does."""
-    document = _open(data, source, options)
-    with _PDFIUM_LOCK:
-        try:
-            return len(document)
-        finally:
-            document.close()
+            self._document.close()
 
 
 def _open(data: bytes, source: str, options: InputOptions) -> pdfium.PdfDocument:
@@ -89,20 +81,19 @@ def _open(data: bytes, source: str, options: InputOptions) -> pdfium.PdfDocument
     return document
 
 
-def _render(document: pdfium.PdfDocument, index: int, subject: str, options: InputOptions) -> ImageBgr:
+def _drawn(page: pdfium.PdfPage, subject: str, options: InputOptions) -> ImageBgr:
     scale = options.dpi / POINTS_PER_INCH
-    with _PDFIUM_LOCK:
-        try:
-            page = document[index]
-            try:
-                width_px, height_px = (math.ceil(side_pt * scale) for side_pt in page.get_size())
-                check_pixels(width_px, height_px, subject, options, f"lower input.dpi ({options.dpi})")
-                bitmap = page.render(scale=scale)
-                try:
-                    return array_to_bgr(bitmap.to_numpy()[..., :3], subject)
-                finally:
-                    bitmap.close()
-            finally:
-                page.close()
-        except pdfium.PdfiumError as error:
-            raise InputError(subject, f"can't be rendered ({error})", "repair the PDF") from error
+    width_px, height_px = (math.ceil(side_pt * scale) for side_pt in page.get_size())
+    check_pixels(width_px, height_px, subject, options, f"lower input.dpi ({options.dpi})")
+    objects = pdfium.raw.FPDFPage_CountObjects(page.raw)
+    if objects > options.max_pdf_objects:
+        raise TooLargeError(
+            subject,
+            f"has {objects} objects, more than the limit of {options.max_pdf_objects}",
+            "give it as a picture or raise input.max_pdf_objects",
+        )
+    bitmap = page.render(scale=scale)
+    try:
+        return array_to_bgr(bitmap.to_numpy()[..., :3], subject)
+    finally:
+        bitmap.close()

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ocr_onnx import pdf
 from ocr_onnx.data import ImageBgr
-from ocr_onnx.errors import DependencyError, InputError, OcrError
+from ocr_onnx.errors import DependencyError, InputError, OcrError, TooLargeError
 from ocr_onnx.inputs import pages
 from ocr_onnx.options import InputOptions
 
@@ -146,17 +146,17 @@ def test_told_by_content_even_behind_some_bytes() -> None:
 def test_pages_come_one_by_one_and_the_document_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     rendered: list[int] = []
     closed: list[bool] = []
-    render, close = pdf._render, pdfium.PdfDocument.close
+    drawn, close = pdf._drawn, pdfium.PdfDocument.close
 
-    def noted_render(document: Any, index: int, subject: str, options: InputOptions) -> ImageBgr:
-        rendered.append(index)
-        return render(document, index, subject, options)
+    def noted_drawn(page: Any, subject: str, options: InputOptions) -> ImageBgr:
+        rendered.append(int(subject[-1]) - 1)
+        return drawn(page, subject, options)
 
     def noted_close(document: Any) -> None:
         closed.append(True)
         close(document)
 
-    monkeypatch.setattr(pdf, "_render", noted_render)
+    monkeypatch.setattr(pdf, "_drawn", noted_drawn)
     monkeypatch.setattr(pdfium.PdfDocument, "close", noted_close)
     stream = pages(_pillow_pdf(0, 0, 0), InputOptions(dpi=72))
     assert rendered == []
@@ -180,6 +180,22 @@ def test_pixels_are_bounded_before_rendering(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(pdfium.PdfPage, "render", None)  # would be a TypeError
     with pytest.raises(InputError, match="page 2: is 9000 x 9000"):
         list(pages(data, InputOptions(dpi=72, max_pixels=120, pages="2")))
+
+
+def test_objects_are_bounded_before_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawing = b"0 0 1 1 re f\n" * 5
+    data = _assembled(
+        [
+            b"<< /Type /Catalog /Pages 2 0 R >>",
+            b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 72 36] /Contents 4 0 R >>",
+            b"<< /Length %d >>\nstream\n%s\nendstream" % (len(drawing), drawing),
+        ]
+    )
+    assert len(list(pages(data, InputOptions(max_pdf_objects=5)))) == 1
+    monkeypatch.setattr(pdfium.PdfPage, "render", None)  # would be a TypeError
+    with pytest.raises(TooLargeError, match=r"page 1: has 5 objects, more than the limit of 4; .*max_pdf_"):
+        list(pages(data, InputOptions(max_pdf_objects=4)))
 
 
 def test_a_page_that_can_not_be_loaded_does_not_stop_the_rest() -> None:

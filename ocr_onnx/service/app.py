@@ -24,8 +24,10 @@ from ocr_onnx.service.logs import log_cause
 from ocr_onnx.service.metrics import Metrics
 from ocr_onnx.service.middleware import Watched, failure_answer, http_fault, json_answer, to_json
 from ocr_onnx.service.page_files import PageFiles
+from ocr_onnx.service.rendering import Renderers
 from ocr_onnx.service.settings import ServiceOptions, listed
 from ocr_onnx.service.work import Job, Slots, Workers
+from ocr_onnx.threads import usable_threads
 
 NDJSON: Final = "application/x-ndjson"
 
@@ -44,6 +46,7 @@ class Service:
         self.options = options
         self.model_set = model_set
         self.slots = Slots(options.max_requests, options.max_held_bytes)
+        self.renderers = Renderers(usable_threads(), options.render_timeout_s, options.render_max_bytes)
         self.metrics = Metrics(lambda: self.slots.taken, lambda: self.queued)
         self.engine: Engine | None = None
         self.failure: Exception | None = None
@@ -73,6 +76,7 @@ class Service:
             await loading
             if self._workers is not None:
                 await asyncio.to_thread(self._workers.close)
+            await asyncio.to_thread(self.renderers.close)
 
     async def _start(self) -> None:
         try:
@@ -209,7 +213,7 @@ async def read_reference(request: Request, service: Service) -> Response:
     try:
         body = await read_body(request, service.options, slot)
         async with _time_limit(service.options.request_timeout_s):
-            document = await _document(body, engine, service.options)
+            document = await _document(body, engine, service)
             del body
             job = Job(document.pages, document.options, contract.page_answer, slot.release)
             pages = await _while_connected(request, _all(job, workers))
@@ -222,15 +226,15 @@ async def read_reference(request: Request, service: Service) -> Response:
         slot.release()
 
 
-async def _document(body: bytes, engine: Engine, options: ServiceOptions) -> contract.Document:
+async def _document(body: bytes, engine: Engine, service: Service) -> contract.Document:
     """Parse a request and get at what it wants read, with everything slow off the event loop."""
     sent = await asyncio.to_thread(parse_json, body, "body")
     wanted = contract.parse(sent, engine.options)
     if fetching.is_url(wanted.file):
-        data = await fetching.fetch(wanted.file, wanted.options.input, options)
+        data = await fetching.fetch(wanted.file, wanted.options.input, service.options)
     else:
         data = await asyncio.to_thread(contract.decode, wanted.file, wanted.options)
-    return await asyncio.to_thread(contract.opened, data, wanted)
+    return await asyncio.to_thread(contract.opened, data, wanted, service.renderers.open)
 
 
 async def read_v1(request: Request, service: Service) -> Response:
@@ -246,7 +250,7 @@ async def read_v1(request: Request, service: Service) -> Response:
             text = fields.get("options") or "{}"
             options = v1.parse_options(parse_json(text.encode("utf-8", "replace"), "options"), engine)
             finish = partial(v1.page_dict, picture=v1.parse_picture(fields.get("picture")))
-            job = Job(v1.pages_of(uploads, options), options, finish, slot.release)
+            job = Job(v1.pages_of(uploads, options, service.renderers.open), options, finish, slot.release)
             if not streams:
                 pages = await _while_connected(request, _all(job, workers))
                 failed = [v1.failed_dict(page) for page in pages if isinstance(page, Failed)]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from ocr_onnx.data import Page, PageResult
-from ocr_onnx.errors import DependencyError
+from ocr_onnx.document import OpenPdf, document_pages
 from ocr_onnx.inputs import file_outcomes, is_pdf
 from ocr_onnx.options import Options
 from ocr_onnx.render import to_jpeg, to_reference
@@ -87,7 +87,7 @@ def decode(text: str, options: Options) -> bytes:
         raise bad_request(SUBJECT, "is neither base64 nor an http(s) URL", remedy) from error
 
 
-def opened(data: bytes, wanted: Wanted) -> Document:
+def opened(data: bytes, wanted: Wanted, open_pdf: OpenPdf) -> Document:
     """Look at what was sent and line its pages up: one of a picture, the first ten of a PDF.
 
     Raises RequestError (422) where the content is not what `fileType` says, InputError for a PDF that
@@ -97,22 +97,16 @@ def opened(data: bytes, wanted: Wanted) -> Document:
     if wanted.kind not in (None, kind):
         problem = "is a PDF" if kind == "pdf" else "is no PDF"
         raise bad_request("fileType", f"does not fit: the file {problem}", "correct it, or leave it out")
-    count = _page_count(data, wanted.options) if kind == "pdf" else 1
-    if count == 0:
-        raise bad_request(SUBJECT, "is a PDF without pages", "send one with pages")
-    bounded = replace(wanted.options.input, pages=f"1-{min(count, MAX_PAGES)}", all_frames=False)
-    outcomes = file_outcomes(data, SUBJECT, bounded)
+    bounded = replace(wanted.options.input, pages="1", all_frames=False)
+    if kind == "image":
+        count, outcomes = 1, file_outcomes(data, SUBJECT, bounded)
+    else:
+        pdf = open_pdf(data, SUBJECT, bounded)
+        count = len(pdf)
+        bounded = replace(bounded, pages=f"1-{max(1, min(count, MAX_PAGES))}")
+        outcomes = document_pages(pdf, SUBJECT, bounded)
     pages = (item if isinstance(item, Page) else failed(SUBJECT, item) for item in outcomes)
     return Document(kind, pages, count, replace(wanted.options, input=bounded))
-
-
-def _page_count(data: bytes, options: Options) -> int:
-    try:
-        from ocr_onnx.pdf import page_count
-    except ModuleNotFoundError as error:
-        problem, remedy = "is a PDF, and the PDF reader is not installed", "pip install 'ocr-onnx[pdf]'"
-        raise DependencyError(SUBJECT, problem, remedy) from error
-    return page_count(data, SUBJECT, options.input)
 
 
 class PageAnswer(NamedTuple):

@@ -12,6 +12,7 @@ INPUT_DEFAULTS: Final[Mapping[str, object]] = MappingProxyType(
         "input.max_bytes": 50 * 1024 * 1024,
         "input.max_pixels": 50_000_000,
         "input.max_pages": 100,
+        "input.max_pdf_objects": 500_000,
         "input.timeout_s": 20.0,
     }
 )
@@ -36,6 +37,10 @@ class ServiceOptions:
         Bound on the time a body may take to arrive, in seconds.
     request_timeout_s
         Bound on the time from the whole body to the answer, in seconds; then 504.
+    render_timeout_s
+        Bound on the time that one page of a PDF may take to be rendered, in seconds.
+    render_max_bytes
+        Bound on the memory of a process that renders PDFs, in bytes; not on Windows.
     shutdown_timeout_s
         How long a shutdown waits for accepted requests, in seconds.
     workers
@@ -54,6 +59,8 @@ class ServiceOptions:
     max_files: Annotated[int, Range(1, 10_000)] = 100
     body_timeout_s: Annotated[float, Range(0.001, 86_400)] = 30.0
     request_timeout_s: Annotated[float, Range(0.001, 86_400)] = 120.0
+    render_timeout_s: Annotated[float, Range(0.001, 86_400)] = 20.0
+    render_max_bytes: Annotated[int, Range(256 * 1024 * 1024)] = 1024 * 1024 * 1024
     shutdown_timeout_s: Annotated[float, Range(0, 86_400)] = 120.0
     workers: Annotated[int, Range(0, 256)] = 0
     allow_urls: bool = False

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ocr_onnx.data import Page, PageResult
+from ocr_onnx.document import OpenPdf
 from ocr_onnx.engine import Engine
 from ocr_onnx.errors import OptionError
 from ocr_onnx.inputs import file_outcomes
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 SECTIONS: Final = tuple(field.name for field in fields(Options))
 BOUNDED: Final = frozenset(
     (
-        *("input.max_bytes", "input.max_pixels", "input.max_pages", "input.timeout_s"),
+        *("input.max_bytes", "input.max_pixels", "input.max_pages", "input.max_pdf_objects"),
+        "input.timeout_s",
         *("det.max_pixels", "det.tile_pixels", "det.max_candidates"),
         *("rec.batch_size", "rec.max_width_px", "cls.batch_size"),
     )
@@ -78,10 +80,10 @@ def parse_picture(sent: str | None) -> bool:
     return True
 
 
-def pages_of(uploads: Sequence[Upload], options: Options) -> Iterator[Page | Failed]:
+def pages_of(uploads: Sequence[Upload], options: Options, open_pdf: OpenPdf) -> Iterator[Page | Failed]:
     """Decode the pages of all files, one after the other."""
     for upload in uploads:
-        for outcome in file_outcomes(upload.content, upload.name, options.input):
+        for outcome in file_outcomes(upload.content, upload.name, options.input, open_pdf):
             yield outcome if isinstance(outcome, Page) else failed(upload.name, outcome)
 
 
