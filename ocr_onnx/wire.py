@@ -176,9 +176,9 @@ class Answer:
             case {"page": dict(page)}:
                 self._pages += 1
                 return [self._result(page)]
-            case {"error": dict(error)}:
+            case {"failed": dict(failed)}:
                 self._failed += 1
-                return [self._error(error)]
+                return [self._error(failed)]
             case {"done": dict(told)}:
                 self._told = told
                 return []
@@ -192,10 +192,9 @@ class Answer:
         index = found.index if self._job.page is None else self._job.page.index
         return replace(found, source=self._job.name, index=index)
 
-    def _error(self, error: Mapping[str, Any]) -> OcrError:
-        # the error itself stands beside source and index, or in an object of its own, as in plain JSON
-        inner = error.get("error", error)
-        told = _told_error(inner, self._url, self._job.name, str(error.get("source", UPLOAD)))
+    def _error(self, failed: Mapping[str, Any]) -> OcrError:
+        sent_as = str(failed.get("source", UPLOAD))
+        told = _told_error(failed.get("error"), self._url, self._job.name, sent_as)
         if told is None:
             raise self._broken("an error without subject, problem or remedy")
         return told

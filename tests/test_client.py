@@ -274,7 +274,7 @@ GOOD = pages_of(page("a"))
             lines_of({"page": {**page("a").to_dict(), "lines": 3}}),
             "a page that holds a value of the wrong kind",
         ),
-        (lines_of({"error": {"kind": "InputError"}}), "an error without subject, problem or remedy"),
+        (lines_of({"failed": {"error": {"kind": "InputError"}}}), "an error without subject, problem or remedy"),
         (GOOD.replace(b'"pages": 1', b'"pages": 2'), "another number of pages than it says"),
         (GOOD + GOOD, "more after its end"),
         (GOOD + b"{", "another number of pages than it says"),
@@ -434,11 +434,8 @@ def by_name(asked: Asked) -> Answer:
         case "3.png":
             return refusal(422, error_of("InputError", "upload"))(asked)
         case "1.png":
-            bad = {"source": "upload", "index": 1, **error_of("InputError", "upload, page 2")}
-            nested = {"source": "upload", "index": 2, "error": error_of("InputError", "upload, page 3")}
-            return Answer(
-                body=lines_of({"page": page(name, index=0).to_dict()}, {"error": bad}, {"error": nested})
-            )
+            bad = {"source": "upload", "index": 1, "error": error_of("InputError", "upload, page 2")}
+            return Answer(body=lines_of({"page": page(name, index=0).to_dict()}, {"failed": bad}))
         case _:
             return Answer(body=pages_of(page(name)))
 
@@ -453,7 +450,7 @@ def test_results_come_in_order_and_errors_beside_them(stub: Stub, tmp_path: Path
     assert [result.text for result in found] == ["0.png", "1.png", "2.png", "4.png", "5.png"]
     assert [result.source for result in found] == [str(files[n]) for n in (0, 1, 2, 4, 5)]
     assert {error.subject.removeprefix(f"{tmp_path}/") for error in told} == {
-        *("1.png, page 2", "1.png, page 3", "3.png", "none")
+        *("1.png, page 2", "3.png", "none")
     }
     assert stub.most_at_once <= workers
 
@@ -484,7 +481,7 @@ def test_an_option_that_the_server_refuses_ends_the_stream(stub: Stub, tmp_path:
 
 def test_other_errors_of_the_library_keep_their_kind(stub: Stub) -> None:
     stub.answer = answering(
-        body=lines_of({"error": {"source": "upload", **error_of("ModelContractError", "rec")}})
+        body=lines_of({"failed": {"source": "upload", "error": error_of("ModelContractError", "rec")}})
     )
     with Client(stub.url) as client, pytest.raises(ModelContractError, match="is bad"):
         client.read(DEMO)

@@ -289,7 +289,7 @@ async def _lines(job: Job, workers: Workers, timeout_s: float) -> AsyncIterator[
         while (page := await _next_before(end, timeout_s, outcomes)) is not None:
             failed = isinstance(page, Failed)
             counts["failed" if failed else "pages"] += 1
-            yield to_json({"error": v1.failed_dict(page)} if failed else {"page": page}) + b"\n"
+            yield to_json({"failed": v1.failed_dict(page)} if failed else {"page": page}) + b"\n"
             if failed and page.fault.status == 504:
                 break
         yield to_json({"done": counts}) + b"\n"

@@ -118,7 +118,7 @@ def test_late_lines_end_with_the_error(serve: Serve, gate: Gate) -> None:
         headers = {**PNG, "Accept": "application/x-ndjson"}
         answer = httpx.post(f"{served.address}/v1/read", content=png(), headers=headers)
         lines = [json.loads(line) for line in answer.text.splitlines()]
-        assert lines[0]["error"]["error"]["kind"] == "TimeoutError"
+        assert lines[0]["failed"]["error"]["kind"] == "TimeoutError"
         assert lines[1] == {"done": {"pages": 0, "failed": 1}}
         gate.open.set()
         answers_still(served)

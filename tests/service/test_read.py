@@ -88,9 +88,9 @@ def test_lines_come_page_by_page_while_others_are_read(serve: Serve) -> None:
     ):
         assert answer.headers["content-type"] == "application/x-ndjson"
         lines = [json.loads(line) for line in answer.iter_lines()]
-        assert [next(iter(line)) for line in lines] == ["page", "page", "error", "done"]
+        assert [next(iter(line)) for line in lines] == ["page", "page", "failed", "done"]
         assert lines[1]["page"]["index"] == 1
-        assert lines[2]["error"]["source"] == "bad.png"
+        assert lines[2]["failed"]["source"] == "bad.png"
         assert lines[3] == {"done": {"pages": 2, "failed": 1}}
         wait_until(lambda: served.service.slots.taken == 0)
 

@@ -96,7 +96,7 @@ def result(source: str, index: int | None = None, count: int = len(WORDS)) -> Pa
 def page_fault(name: str, index: int | None, problem: str, remedy: str) -> dict[str, Any]:
     """What stands in a stream for a page that failed."""
     subject = name if index is None else f"{name}, page {index + 1}"
-    return {"error": {"source": name, "index": index, **fault("InputError", subject, problem, remedy)}}
+    return {"failed": {"source": name, "index": index, **fault("InputError", subject, problem, remedy)}}
 
 
 def fault(kind: str, subject: str, problem: str, remedy: str) -> dict[str, Any]:
@@ -213,11 +213,8 @@ def events(name: str, picture: bool) -> Iterator[dict[str, Any] | bytes | str]:
         case "bad":
             yield page_fault(name, None, "is no picture and no PDF", "give a PNG")
             yield {"done": {"pages": 0, "failed": 1}}
-        case "flat":
-            yield fault("InputError", name, "is no picture and no PDF", "give a PNG")
-            yield {"done": {"pages": 0, "failed": 1}}
         case "wordless":
-            yield {"error": {"kind": "InputError"}}
+            yield {"failed": {"error": {"kind": "InputError"}}}
         case "broken":
             yield b'{"page": {"lines": [tru'
         case "slow":

@@ -308,7 +308,6 @@ def test_start_over_forgets_everything(page: "Page", stub: Server) -> None:
     [
         ("large.png", "Has 300 MiB, more than the 256 MiB allowed.", "Send a smaller file."),
         ("bad.png", "Is no picture and no PDF.", "Give a PNG."),
-        ("flat.png", "Is no picture and no PDF.", "Give a PNG."),
         ("wordless.png", "A part of the answer could not be understood.", "Try again"),
         ("broken.png", "A part of the answer could not be understood.", "Try again"),
         ("cut.png", "The connection broke off before the answer was complete.", "What had arrived is shown."),

@@ -79,7 +79,7 @@ export function createQueue(view, keys) {
     const request = { picture: !job.shown, key, signal: job.abort.signal };
     for await (const event of readFile(job.file, request)) {
       if (event.page) append(job, pageEntry(job, event.page), tail);
-      else if (event.error) append(job, failedEntry(job, event.error), tail);
+      else if (event.failed) append(job, failedEntry(job, event.failed.error), tail);
       tell();
     }
     if (job.entries.length === 1) throw nothing(job.file.name);

@@ -98,9 +98,8 @@ function parse(line, subject) {
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
   }
-  // a page's error may come inside {source, index, error}
-  const error = event?.error?.error ?? event?.error;
-  if (typeof error?.problem === "string" && typeof error.remedy === "string") return { error };
+  const error = event?.failed?.error;
+  if (typeof error?.problem === "string" && typeof error.remedy === "string") return event;
   if (Array.isArray(event?.page?.lines) || event?.done) return event;
   throw new ReadError({
     kind: "answer", subject,
