@@ -114,7 +114,7 @@ def step(
         stage.entry = json.loads(rest)
     elif name == "CMD":
         stage.command = json.loads(rest)
-    elif name != "VOLUME":
+    elif name not in ("VOLUME", "EXPOSE"):
         raise SystemExit(f"does not know {name}")
 
 
