@@ -29,7 +29,7 @@ def page(*texts: str, index: int | None = None) -> PageResult:
 
 def lines_of(*events: Mapping[str, Any], done: bool = True) -> bytes:
     """Write an answer: pages, errors, and its end unless it is to look cut."""
-    pages, failed = (sum(kind in event for event in events) for kind in ("page", "error"))
+    pages, failed = (sum(kind in event for event in events) for kind in ("page", "failed"))
     end = [{"done": {"pages": pages, "failed": failed}}] if done else []
     return "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in [*events, *end]).encode()
 
@@ -87,7 +87,11 @@ def serving() -> Iterator[Stub]:
             self._answer(stub.get(self.path, self.headers))  # type: ignore[arg-type]
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            size = int(self.headers["Content-Length"])
+            body = self.rfile.read(size)
+            if len(body) < size:
+                self.close_connection = True  # the client gave up on its way
+                return
             asked = _asked(dict(self.headers), body)
             with stub.lock:
                 stub.asked.append(asked)

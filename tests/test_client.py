@@ -274,7 +274,10 @@ GOOD = pages_of(page("a"))
             lines_of({"page": {**page("a").to_dict(), "lines": 3}}),
             "a page that holds a value of the wrong kind",
         ),
-        (lines_of({"failed": {"error": {"kind": "InputError"}}}), "an error without subject, problem or remedy"),
+        (
+            lines_of({"failed": {"error": {"kind": "InputError"}}}),
+            "an error without subject, problem or remedy",
+        ),
         (GOOD.replace(b'"pages": 1', b'"pages": 2'), "another number of pages than it says"),
         (GOOD + GOOD, "more after its end"),
         (GOOD + b"{", "another number of pages than it says"),

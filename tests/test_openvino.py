@@ -49,9 +49,9 @@ def test_rec_computes_what_the_cpu_does_at_every_size() -> None:
 @pytest.mark.skipif(not STATM.is_file(), reason="only Linux tells a process's memory by a file")
 def test_memory_does_not_grow_with_the_shapes_seen() -> None:
     det = _session("ppocrv4-mobile-det", "openvino")
-    sides = [(height, width) for height in range(64, 384, 32) for width in range(64, 384, 32)]
+    sides = [(height, width) for height in range(64, 448, 32) for width in range(64, 448, 32)]
     sizes = [_resident_mib(det, sides[start::4]) for start in range(4)]
-    assert sizes[3] - sizes[1] < 40  # with kernels kept for every shape: 155
+    assert sizes[3] - sizes[1] < 60  # with OpenVINO's own 5,000 kernels: OWN
 
 
 def _resident_mib(det: Session, sides: list[tuple[int, int]]) -> float:

@@ -388,7 +388,7 @@ def test_openvino_is_told_the_precision_and_not_to_bind_threads(precision: Preci
     properties = {
         "INFERENCE_PRECISION_HINT": told,
         "ENABLE_CPU_PINNING": "NO",
-        "CPU_RUNTIME_CACHE_CAPACITY": "100",
+        "CPU_RUNTIME_CACHE_CAPACITY": "2000",
     }
     assert json.loads(options["load_config"]) == {"CPU": properties}
     assert "precision" not in options

@@ -55,6 +55,7 @@ class Plan:
     server_pid: int | None = None
     sample_seconds: float = 5.0
     timeout_s: float = 300.0
+    engine_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,9 @@ class LoadStep:
     """One number of clients. `errors` are (kind, count); `busy` counts answers 503, which are not among them.
 
     `other` counts pages that were read otherwise than by the engine. `resident_mib` is the server's
-    memory over the step, `growth` how far it rose above what it was after the first tenth.
+    memory over the step, that of the processes it started included, `growth` how far it rose above what it
+    was after the first tenth. `engine_pages_per_s` is the speed of an engine that streams the same files
+    without HTTP, in this process, before and after the step, while the server has nothing to do.
     """
 
     clients: int
@@ -86,6 +89,8 @@ class LoadStep:
     waits: Waits | None
     resident_mib: tuple[float, ...]
     growth: float | None
+    engine_pages_per_s: float
+    over_engine: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +141,16 @@ def make_record(data: Path, plan: Plan, config: Config, say: Say) -> LoadRecord:
     with Client(plan.url, api_key=plan.api_key, timeout_s=plan.timeout_s, retries=0) as client:
         server = client.models()
         say("reading with an engine of this process")
-        files = read_here(data, config, server)
+        engine, files = read_here(data, config, server)
         steps = []
+        before = streamed_per_s(engine, files, plan.engine_seconds)
         for clients in plan.clients:
             say(f"{clients} clients, {plan.seconds:g} s")
             with watched(plan.server_pid, plan.sample_seconds) as samples_mib:
                 requests = load(client, files, clients, plan.seconds)
-            steps.append(step_of(clients, requests, samples_mib))
+            after = streamed_per_s(engine, files, plan.engine_seconds)
+            steps.append(step_of(clients, requests, samples_mib, (before + after) / 2))
+            before = after
     digest = hashlib.sha256(b"".join(hashlib.sha256(one.content.data).digest() for one in files))
     return LoadRecord(
         kind="load",
@@ -169,8 +177,11 @@ def parse_clients(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def read_here(data: Path, config: Config, server: ServedModels) -> tuple[File, ...]:
-    """Read every file with an engine of this process; those that it can't read whole are left out."""
+def read_here(data: Path, config: Config, server: ServedModels) -> tuple[Engine, tuple[File, ...]]:
+    """Read every file with an engine of this process; those that it can't read whole are left out.
+
+    Returns that engine too.
+    """
     runtime = config.runtime
     engine = Engine.load(
         config.models, device=runtime.device, threads=runtime.threads, options=config.options
@@ -188,7 +199,17 @@ def read_here(data: Path, config: Config, server: ServedModels) -> tuple[File, .
                 files.append(File(found, tuple(map(hash_of, results))))
     if not files:
         raise InputError(str(data), "holds no page that can be read", "name a folder of pictures and PDFs")
-    return tuple(files)
+    return engine, tuple(files)
+
+
+def streamed_per_s(engine: Engine, files: Sequence[File], seconds: float) -> float:
+    """Return how many pages a second an engine streams, over whole passes of at least so many seconds."""
+    pages, start = 0, time.perf_counter()
+    while True:
+        pages += sum(1 for _ in engine.stream([one.content.data for one in files]))
+        took_s = time.perf_counter() - start
+        if took_s >= seconds:
+            return pages / took_s
 
 
 def hash_of(result: PageResult) -> str:
@@ -233,7 +254,9 @@ def send(client: Client, file: File) -> tuple[int, int, str]:
     return len(found), other + abs(len(found) - len(file.expected)), ""
 
 
-def step_of(clients: int, requests: Sequence[Request], samples_mib: Sequence[float]) -> LoadStep:
+def step_of(
+    clients: int, requests: Sequence[Request], samples_mib: Sequence[float], engine_pages_per_s: float
+) -> LoadStep:
     """Sum the requests of a step up; every client made one at least."""
     good = [one for one in requests if not one.kind]
     kinds = Counter(one.kind for one in requests if one.kind)
@@ -252,6 +275,8 @@ def step_of(clients: int, requests: Sequence[Request], samples_mib: Sequence[flo
         waits=waits_of([1000 * (one.ended_s - one.began_s) for one in good]),
         resident_mib=tuple(samples_mib),
         growth=growth_of(samples_mib),
+        engine_pages_per_s=engine_pages_per_s,
+        over_engine=pages / took_s / engine_pages_per_s,
     )
 
 
@@ -296,13 +321,20 @@ def watched(pid: int | None, every_s: float) -> Iterator[list[float]]:
 
 
 def resident_mib(pid: int) -> float | None:
-    """Return the resident memory of a process; None where there is none, or the system does not tell."""
+    """Return the resident memory of a process and of those that it started, where the system tells of them.
+
+    None where there is no such process, or the system does not tell.
+    """
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+        started = [file.read_text(encoding="ascii") for file in Path(f"/proc/{pid}/task").glob("*/children")]
     except OSError:
         return None
     found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
-    return None if found is None else int(found[1]) / 1024
+    if found is None:
+        return None
+    children = [resident_mib(int(child)) for child in " ".join(started).split()]
+    return int(found[1]) / 1024 + sum(mib for mib in children if mib is not None)
 
 
 def default_name(found: LoadRecord) -> str:
@@ -312,7 +344,7 @@ def default_name(found: LoadRecord) -> str:
 
 COLUMNS = (
     *("clients", "requests", "busy", "errors", "pages", "other", "pages/s"),
-    *("p50 ms", "p90 ms", "p99 ms", "max ms", "peak MiB", "growth"),
+    *("p50 ms", "p90 ms", "p99 ms", "max ms", "peak MiB", "growth", "engine", "ratio"),
 )
 
 
@@ -338,4 +370,6 @@ def _row(one: LoadStep) -> tuple[str, ...]:
         *("-" if ms is None else f"{ms:.0f}" for ms in times_ms),
         f"{max(one.resident_mib):.0f}" if one.resident_mib else "-",
         "-" if one.growth is None else f"{one.growth:+.1%}",
+        f"{one.engine_pages_per_s:.2f}",
+        f"{one.over_engine:.2f}",
     )

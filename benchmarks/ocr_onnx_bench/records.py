@@ -267,6 +267,8 @@ class LoadStep:
     waits_ms: tuple[float, float, float, float] | None
     peak_mib: float | None
     growth: float | None
+    engine_pages_per_s: float
+    over_engine: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -427,7 +427,8 @@ def _load(record: Load) -> Iterator[str]:
     yield (
         f"{record.files:,} files of {record.pages:,} pages, {record.seconds:,g} s for each number of "
         f"clients, {_on(record.machine)}. Record: `{record.name}`. Busy are answers 503; other are pages "
-        "that an engine reads otherwise; growth is that of the server's memory since the first tenth."
+        "that an engine reads otherwise; growth is that of the server's memory since the first tenth; the "
+        "engine streams the same files without HTTP, before and after."
     )
     yield _table(
         [
@@ -443,6 +444,8 @@ def _load(record: Load) -> Iterator[str]:
             "max, ms",
             "peak, MiB",
             "growth",
+            "engine, pages/s",
+            "over engine",
         ],
         [
             [
@@ -451,6 +454,8 @@ def _load(record: Load) -> Iterator[str]:
                 *(_number(ms, 0) for ms in one.waits_ms or (None,) * 4),
                 _number(one.peak_mib, 0),
                 NOTHING if one.growth is None else f"{one.growth:+.1%}",
+                _number(one.engine_pages_per_s, 2),
+                _number(one.over_engine, 2),
             ]
             for one in record.steps
         ],

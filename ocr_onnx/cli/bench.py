@@ -457,6 +457,9 @@ def load(
     ] = None,
     sample_seconds: Annotated[float, typer.Option(min=0.01, help="Time between two samples of it.")] = 5,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a client waits for a page.")] = 300,
+    engine_seconds: Annotated[
+        float, typer.Option(min=0.1, help="At least so long an engine reads without HTTP, between steps.")
+    ] = 60,
     api_key_file: ApiKeyFile = None,
     model_set: ModelSet = None,
     model_dir: ModelFolder = None,
@@ -468,8 +471,9 @@ def load(
 ) -> None:
     """Load a server with many clients, and compare its results with an engine's.
 
-    The engine reads every file once before; models and options are to be those of the server. The
-    exit code is 1 where a request failed otherwise than with 503, or a page was read otherwise.
+    The engine reads every file once before, and between the steps for its speed without HTTP; models
+    and options are to be those of the server. The exit code is 1 where a request failed otherwise than
+    with 503, or a page was read otherwise.
     """
     from ocr_onnx.config import load as load_config
     from ocr_onnx_bench import load
@@ -487,6 +491,7 @@ def load(
         server_pid=server_pid,
         sample_seconds=sample_seconds,
         timeout_s=timeout,
+        engine_seconds=engine_seconds,
     )
     say_step = (lambda _: None) if quiet else (lambda step: say("load", step))
     found = load.make_record(data, plan, effective, say_step)

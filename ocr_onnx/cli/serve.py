@@ -64,6 +64,12 @@ def serve_pages(
     request_timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="An answer must be ready within it; else 504.")
     ] = 120.0,
+    render_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="A page of a PDF must be rendered within it.")
+    ] = 20.0,
+    render_max_bytes: Annotated[
+        int, typer.Option(metavar="N", help="Bound on the memory of a process that renders PDFs.")
+    ] = 1024 * 1024 * 1024,
     shutdown_timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="How long a shutdown waits for accepted requests.")
     ] = 120.0,
@@ -84,7 +90,8 @@ def serve_pages(
     """Serve POST /ocr, POST /v1/read and a page to try them, on http://127.0.0.1:8080.
 
     What one request may hold is bounded by input.max_bytes (50 MiB), input.max_pixels (50 million),
-    input.max_pages (100) and input.timeout_s (20 s); set them with --set or --config.
+    input.max_pages (100), input.max_pdf_objects (500,000 a page) and input.timeout_s (20 s); set them with
+    --set or --config.
     """
     for package in ("fastapi", "uvicorn", "prometheus_client", "python_multipart"):
         if importlib.util.find_spec(package) is None:
@@ -100,6 +107,8 @@ def serve_pages(
         max_held_bytes=max_held_bytes,
         body_timeout_s=body_timeout,
         request_timeout_s=request_timeout,
+        render_timeout_s=render_timeout,
+        render_max_bytes=render_max_bytes,
         shutdown_timeout_s=shutdown_timeout,
         workers=workers,
         allow_urls=allow_urls,
@@ -134,11 +143,15 @@ def read_keys(file: Path) -> tuple[str, ...]:
     """
     try:
         with file.open("rb") as stream:
-            text = stream.read(MAX_KEY_FILE_BYTES).decode("utf-8")
+            text = stream.read(MAX_KEY_FILE_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(str(file), "can't be read as text", "give a file with one key per line") from error
     lines = (line.strip() for line in text.splitlines())
     keys = tuple(line for line in lines if line and not line.startswith("#"))
+    if not all(key.isascii() and key.isprintable() for key in keys):
+        raise OptionError(
+            str(file), "holds a key that is not plain ASCII", "make one by `openssl rand -hex 32`"
+        )
     if not keys:
         raise OptionError(str(file), "holds no key", "write one key per line, made by `openssl rand -hex 32`")
     return keys

@@ -3,7 +3,9 @@
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -17,19 +19,22 @@ from starlette.responses import Response, StreamingResponse
 
 from ocr_onnx.engine import Engine
 from ocr_onnx.errors import OcrError
+from ocr_onnx.inputs import is_pdf
 from ocr_onnx.service import contract, examples, fetching, v1
-from ocr_onnx.service.body import Upload, gone, parse_form, parse_json, read_body
-from ocr_onnx.service.faults import Failed, RequestError, bad_request, busy, fault_of, late
+from ocr_onnx.service.body import Upload, parse_form, parse_json, read_body
+from ocr_onnx.service.faults import Failed, RequestError, bad_request, busy, fault_of, gone, late
 from ocr_onnx.service.logs import log_cause
 from ocr_onnx.service.metrics import Metrics
 from ocr_onnx.service.middleware import Watched, failure_answer, http_fault, json_answer, to_json
 from ocr_onnx.service.page_files import PageFiles
 from ocr_onnx.service.rendering import Renderers
 from ocr_onnx.service.settings import ServiceOptions, listed
-from ocr_onnx.service.work import Job, Slots, Workers
+from ocr_onnx.service.work import Job, Slot, Slots, Workers
 from ocr_onnx.threads import usable_threads
 
 NDJSON: Final = "application/x-ndjson"
+FIELDS: Final = frozenset(("options", "picture"))
+OPENING_THREADS: Final = 2
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,6 +57,8 @@ class Service:
         self.failure: Exception | None = None
         self.on_failure: Callable[[], None] = lambda: None
         self.stopping = False
+        # Apart from the loop's threads, which write answers: opening a PDF may have to wait for its renderer.
+        self.opening = ThreadPoolExecutor(OPENING_THREADS, thread_name_prefix="ocr-onnx-opening")
         self._load, self._keys = load, tuple(key.encode() for key in keys)
         self._workers: Workers | None = None
 
@@ -73,19 +80,21 @@ class Service:
             yield
         finally:
             self.stopping = True
-            await loading
+            loading.cancel()
+            await asyncio.wait((loading,))
             if self._workers is not None:
                 await asyncio.to_thread(self._workers.close)
+            self.opening.shutdown(cancel_futures=True)
             await asyncio.to_thread(self.renderers.close)
 
     async def _start(self) -> None:
         try:
-            engine = self.metrics.watched(await asyncio.to_thread(self._load))
+            engine = self.metrics.watched(await _in_daemon(self._load))
+            self._workers = Workers(engine, self.options.workers, self.metrics)
         except Exception as error:  # whoever started the server raises it again
             self.failure = error
             self.on_failure()
             return
-        self._workers = Workers(engine, self.options.workers, self.metrics)
         self.engine = engine
         _LOG.info("ready")
 
@@ -106,6 +115,21 @@ class Service:
         if not sum(hmac.compare_digest(sent, key) for key in self._keys):
             problem, remedy = "is missing or wrong", "send it as Authorization: Bearer or X-API-Key"
             raise RequestError(401, "KeyError", "API key", problem, remedy)
+
+
+async def _in_daemon(load: Callable[[], Engine]) -> Engine:
+    """Load in a thread that nobody waits for at a shutdown: a download may take minutes."""
+    loaded: Future[Engine] = Future()
+    loaded.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            loaded.set_result(load())
+        except Exception as error:  # handed on
+            loaded.set_exception(error)
+
+    threading.Thread(target=work, name="ocr-onnx-loading", daemon=True).start()
+    return await asyncio.wrap_future(loaded)
 
 
 def create_app(
@@ -142,7 +166,7 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "X-API-Key"],
             expose_headers=["X-Request-Id", "Retry-After"],
         )
-    app.add_middleware(Watched, metrics=service.metrics)
+    app.add_middleware(Watched, metrics=service.metrics, taken_within_s=options.body_timeout_s)
     return app
 
 
@@ -209,21 +233,18 @@ async def read_reference(request: Request, service: Service) -> Response:
     """Serve `POST /ocr`."""
     engine, workers = service.loaded()
     _need_type(request, "application/json")
-    slot = service.slots.take()
-    try:
-        body = await read_body(request, service.options, slot)
-        async with _time_limit(service.options.request_timeout_s):
-            document = await _document(body, engine, service)
-            del body
-            job = Job(document.pages, document.options, contract.page_answer, slot.release)
-            pages = await _while_connected(request, _all(job, workers))
-            for page in pages:
-                if isinstance(page, Failed):
-                    raise page.fault
-            success = contract.success(request.state.request_id, document, pages)
-            return await asyncio.to_thread(json_answer, success)
-    finally:
-        slot.release()
+    body = await read_body(request, service.options, _slot(request, service))
+    async with _time_limit(service.options.request_timeout_s):
+        document = await _document(body, engine, service)
+        del body
+        renders = document.kind == "pdf"
+        job = Job(document.pages, document.options, contract.page_answer, renders)
+        pages = await _while_connected(request, _all(job, workers))
+        for page in pages:
+            if isinstance(page, Failed):
+                raise page.fault
+        success = contract.success(request.state.request_id, document, pages)
+        return await asyncio.to_thread(json_answer, success)
 
 
 async def _document(body: bytes, engine: Engine, service: Service) -> contract.Document:
@@ -234,34 +255,45 @@ async def _document(body: bytes, engine: Engine, service: Service) -> contract.D
         data = await fetching.fetch(wanted.file, wanted.options.input, service.options)
     else:
         data = await asyncio.to_thread(contract.decode, wanted.file, wanted.options)
-    return await asyncio.to_thread(contract.opened, data, wanted, service.renderers.open)
+    opened = partial(contract.opened, data, wanted, service.renderers.open)
+    return await asyncio.get_running_loop().run_in_executor(service.opening, opened)
+
+
+def _slot(request: Request, service: Service) -> Slot:
+    """Take a place, which the request gives back when its answer is sent. Raises RequestError (503)."""
+    request.state.slot = slot = service.slots.take()
+    return slot
 
 
 async def read_v1(request: Request, service: Service) -> Response:
     """Serve `POST /v1/read`."""
     engine, workers = service.loaded()
-    slot = service.slots.take()
     streams = NDJSON in request.headers.get("accept", "")
-    try:
-        body = await read_body(request, service.options, slot)
-        async with _time_limit(service.options.request_timeout_s):
-            uploads, fields = await _uploads(request, body, service.options)
-            del body
-            text = fields.get("options") or "{}"
-            options = v1.parse_options(parse_json(text.encode("utf-8", "replace"), "options"), engine)
-            finish = partial(v1.page_dict, picture=v1.parse_picture(fields.get("picture")))
-            job = Job(v1.pages_of(uploads, options, service.renderers.open), options, finish, slot.release)
-            if not streams:
-                pages = await _while_connected(request, _all(job, workers))
-                failed = [v1.failed_dict(page) for page in pages if isinstance(page, Failed)]
-                read = [page for page in pages if not isinstance(page, Failed)]
-                return await asyncio.to_thread(json_answer, {"pages": read, "failed": failed})
-    except BaseException:
-        slot.release()
-        raise
-    workers.submit(job)  # here: whatever becomes of the answer, the workers give the slot back
+    body = await read_body(request, service.options, _slot(request, service))
+    async with _time_limit(service.options.request_timeout_s):
+        uploads, fields = await _uploads(request, body, service.options)
+        del body
+        _check_fields(fields)
+        text = fields.get("options") or "{}"
+        options = v1.parse_options(parse_json(text.encode("utf-8", "replace"), "options"), engine)
+        finish = partial(v1.page_dict, picture=v1.parse_picture(fields.get("picture")))
+        renders = any(is_pdf(upload.content) for upload in uploads)
+        job = Job(v1.pages_of(uploads, options, service.renderers.open), options, finish, renders)
+        if not streams:
+            pages = await _while_connected(request, _all(job, workers))
+            failed = [v1.failed_dict(page) for page in pages if isinstance(page, Failed)]
+            read = [page for page in pages if not isinstance(page, Failed)]
+            return await asyncio.to_thread(json_answer, {"pages": read, "failed": failed})
     lines = _lines(job, workers, service.options.request_timeout_s)
     return StreamingResponse(lines, media_type=NDJSON)
+
+
+def _check_fields(fields: Mapping[str, str]) -> None:
+    """Raise RequestError (422) for a field that would have no effect."""
+    for name in sorted(fields.keys() - FIELDS):
+        if name == "file":
+            raise bad_request(name, "has no file name", "send each as a file, with its name")
+        raise bad_request(name[:40], "is no known field", f"the fields are {', '.join(sorted(FIELDS))}")
 
 
 async def _uploads(
@@ -272,7 +304,10 @@ async def _uploads(
         form = await parse_form(request, body, options)
         if not form.files:
             raise bad_request("file", "is missing", "send one or more parts named file")
-        return form.files, form.fields
+        twice = sorted(form.fields.keys() & request.query_params.keys())
+        if twice:
+            raise bad_request(twice[0], "is in the form and in the query", "give it once")
+        return form.files, {**request.query_params, **form.fields}
     if not (kind.startswith("image/") or kind in ("application/pdf", "application/octet-stream")):
         raise _wrong_type("image/*, application/pdf, application/octet-stream or multipart/form-data")
     if not body:
@@ -285,6 +320,7 @@ async def _lines(job: Job, workers: Workers, timeout_s: float) -> AsyncIterator[
     counts = {"pages": 0, "failed": 0}
     end = asyncio.get_running_loop().time() + timeout_s
     outcomes = job.outcomes()
+    workers.submit(job)
     try:
         while (page := await _next_before(end, timeout_s, outcomes)) is not None:
             failed = isinstance(page, Failed)

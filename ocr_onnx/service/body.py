@@ -10,11 +10,12 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from ocr_onnx.service.faults import RequestError, bad_request, too_large
+from ocr_onnx.service.faults import RequestError, bad_request, gone, too_large
 from ocr_onnx.service.settings import ServiceOptions
 from ocr_onnx.service.work import Slot
 
 MAX_FIELD_BYTES = 64 * 1024
+MAX_JSON_MARKS = 10_000
 
 
 class Upload(NamedTuple):
@@ -32,7 +33,13 @@ class Form(NamedTuple):
 
 
 async def read_body(request: Request, options: ServiceOptions, slot: Slot) -> bytes:
-    """Read the whole body. Raises RequestError: 413 too large, 408 too slow, 503 beyond what all may hold."""
+    """Read the whole body.
+
+    Raises RequestError: 413 too large, 408 too slow, 415 packed, 503 beyond what all may hold.
+    """
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        problem, remedy = "is not taken, whatever it is", "send the body as it is"
+        raise RequestError(415, "RequestError", "Content-Encoding", problem, remedy)
     remedy = "send less at a time"
     excess = too_large("body", f"is larger than the limit of {options.max_body_bytes} bytes", remedy)
     announced = request.headers.get("content-length", "")
@@ -54,13 +61,11 @@ async def read_body(request: Request, options: ServiceOptions, slot: Slot) -> by
     return bytes(body)
 
 
-def gone() -> RequestError:
-    """Return the fault of a client that hung up: nobody reads the answer, but the log names it."""
-    return RequestError(499, "ClientGone", "client", "went away", "stay for the answer")
-
-
 def parse_json(body: bytes, subject: str) -> Any:
-    """Read JSON. Raises RequestError (422) for anything else."""
+    """Read JSON. Raises RequestError: 422 for anything else, 413 for more values than any request needs."""
+    # Nothing else runs while JSON is parsed, and each value takes many times its bytes. No mark is base64's.
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_JSON_MARKS:
+        raise too_large(subject, f"has more than {MAX_JSON_MARKS} values", "send what is asked for alone")
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:  # ValueError: also no Unicode, and numbers without end

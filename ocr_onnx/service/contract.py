@@ -18,6 +18,7 @@ MAX_PAGES: Final = 10
 PDF: Final = 0
 IMAGE: Final = 1
 SUBJECT: Final = "file"
+SIDES_PX: Final = (32, 16_384)  # what det.limit_side_px may be
 
 Kind: TypeAlias = Literal["image", "pdf"]
 
@@ -69,9 +70,12 @@ def _with_parameters(parameters: Any, options: Options) -> Options:
     longest = parameters.get("maxLongSide")
     if longest is None:
         return options
-    if isinstance(longest, bool) or not isinstance(longest, int) or longest < 1:
-        raise bad_request("maxLongSide", "is no positive whole number", "give the longest side in pixels")
-    return replace(options, det=replace(options.det, limit_type="max", limit_side_px=longest))
+    if isinstance(longest, bool) or not isinstance(longest, int) or longest < SIDES_PX[0]:
+        problem, remedy = f"is no whole number of at least {SIDES_PX[0]}", "give the longest side in pixels"
+        raise bad_request("maxLongSide", problem, remedy)
+    # The contract has no upper end: whoever gives a huge one wants nothing shrunk.
+    limit_side_px = min(longest, SIDES_PX[1])
+    return replace(options, det=replace(options.det, limit_type="max", limit_side_px=limit_side_px))
 
 
 def decode(text: str, options: Options) -> bytes:

@@ -50,6 +50,11 @@ def busy(problem: str = "has as much to do as it may take on") -> RequestError:
     return RequestError(503, "BusyError", "server", problem, "try again later")
 
 
+def gone() -> RequestError:
+    """Return the fault of a client that hung up: nobody reads the answer, but the log names it."""
+    return RequestError(499, "ClientGone", "client", "went away", "stay for the answer")
+
+
 def late(timeout_s: float) -> RequestError:
     """Return the fault of a request that took too long."""
     problem = f"was not done within {timeout_s:g} s"

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from ocr_onnx.data import Page, PageResult
 from ocr_onnx.engine import Engine
 from ocr_onnx.options import Options
-from ocr_onnx.service.faults import Failed, RequestError, busy, fault_of
+from ocr_onnx.service.faults import Failed, RequestError, busy, fault_of, gone
 from ocr_onnx.service.logs import log_cause
 from ocr_onnx.service.metrics import Metrics
 
@@ -74,20 +74,18 @@ class Slot:
 class Job:
     """The pages of one request, on their way through the workers.
 
-    `pages` is advanced by one worker at a time, whose turn it is. Outcomes arrive in the event loop
-    `loop` and come out of `outcomes` in the order of the pages. `done` is called there, once, when no
-    worker has anything to do with it any more.
+    `pages` is advanced by one worker at a time, whose turn it is; with `renders`, that may have to wait
+    for a process that renders PDFs. Outcomes arrive in the event loop `loop` and come out of `outcomes`
+    in the order of the pages.
     """
 
     pages: Iterator[Page | Failed]
     options: Options
     finish: Finish
-    done: Callable[[], None]
+    renders: bool
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     cancelled: bool = False
     taken: int = 0
-    running: int = 0
-    exhausted: bool = False
     _arrived: dict[int, Any] = field(default_factory=dict)
     _total: int | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -135,6 +133,7 @@ class Workers:
         self._changed = threading.Condition()
         self._networks = threading.Semaphore(count)
         self._reading = 0
+        self._rendering, self._most_rendering = 0, count
         self._closed = False
         self._pool = ThreadPoolExecutor(count + THREADS_AHEAD, thread_name_prefix="ocr-onnx-service")
         for _ in range(count + THREADS_AHEAD):
@@ -150,13 +149,8 @@ class Workers:
         """Drop what is left of a request, but for a page that is in the networks."""
         with self._changed:
             job.cancelled = True
-            waited = job in self._waiting
-            if waited:
+            if job in self._waiting:
                 self._waiting.remove(job)
-                job.exhausted = True
-            over = waited and job.running == 0
-        if over:
-            job.done()
 
     @property
     def waiting(self) -> int:
@@ -175,32 +169,31 @@ class Workers:
             number = job.taken
             page = self._page_of(job)
             with self._changed:
-                job.running += 1
-                if page is None:
-                    job.exhausted = True
-                else:
+                self._rendering -= job.renders
+                if page is not None:
                     job.taken += 1
                     self._waiting.append(job)
-                    self._changed.notify()
+                self._changed.notify_all()
             if page is None:
                 job.end(number)
             else:
                 job.deliver(number, self._outcome(job, page))
-            del page
-            self._leave(job)
+            del page, job  # nothing of a request stays where a thread waits for the next
 
     def _next(self) -> Job | None:
         """Wait for a request that has a page to be read; None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._waiting)
-            return None if self._closed else self._waiting.popleft()
+            self._changed.wait_for(lambda: self._closed or self._first() is not None)
+            job = None if self._closed else self._first()
+            if job is not None:
+                self._waiting.remove(job)
+                self._rendering += job.renders
+            return job
 
-    def _leave(self, job: Job) -> None:
-        with self._changed:
-            job.running -= 1
-            over = job.exhausted and job.running == 0
-        if over:
-            job.loop.call_soon_threadsafe(job.done)
+    def _first(self) -> Job | None:
+        """Return the first in line, past PDFs while as many as may be are being rendered: pictures go on."""
+        full = self._rendering == self._most_rendering
+        return next((job for job in self._waiting if not (full and job.renders)), None)
 
     def _page_of(self, job: Job) -> Page | Failed | None:
         """Decode the next page of a request; None where there is no more, or nobody wants it."""
@@ -218,6 +211,8 @@ class Workers:
             return page
         try:
             with self._networks:
+                if job.cancelled:
+                    return Failed(page.source, page.index, gone())
                 result = self._read(job, page)
             self._metrics.page(len(result.lines))
             return job.finish(result)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,10 +37,11 @@ class FakeEngine:
     def load(cls, *_: Any, **__: Any) -> "FakeEngine":
         return cls()
 
-    def stream(self, data: bytes, on_error: Any) -> Iterator[PageResult]:
-        if data == b"bad":
-            on_error(InputError("bad", "is bad", "give another"))
-        yield from read(data)
+    def stream(self, data: bytes | list[bytes], on_error: Any = None) -> Iterator[PageResult]:
+        for one in data if isinstance(data, list) else [data]:
+            if one == b"bad":
+                on_error(InputError("bad", "is bad", "give another"))
+            yield from read(one)
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stub]:
 def loaded(run: Run, stub: Stub, folder: Path, *more: object) -> tuple[int, dict[str, Any], str]:
     outcome = run(
         *("bench", "load", "--url", stub.url, "--data", folder / "data", "--results", folder),
-        *("--seconds", 0.3, "--clients", "1,3", *more),
+        *("--seconds", 0.3, "--clients", "1,3", "--engine-seconds", 0.1, *more),
     )
     file = folder / "load-data.json"
     return outcome.code, json.loads(file.read_text()) if file.exists() else {}, outcome.out + outcome.err
@@ -80,6 +83,9 @@ def test_a_good_server(run: Run, stub: Stub, tmp_path: Path) -> None:
         assert step["pages_per_s"] == pytest.approx(step["pages"] / step["seconds"], rel=1e-3)
         assert len(step["resident_mib"]) > 1
         assert step["growth"] is not None
+        assert step["over_engine"] == pytest.approx(
+            step["pages_per_s"] / step["engine_pages_per_s"], rel=1e-3
+        )
     assert "load: 3 clients, 0.3 s" in told
     assert stub.most_at_once <= 3
     assert {asked.file for asked in stub.asked} == {b"a", b"bc"}
@@ -166,6 +172,22 @@ def test_growth_is_that_of_the_greatest_over_the_settled() -> None:
     assert load.growth_of([100.0] + [200.0] * 8 + [220.0] + [210.0]) == pytest.approx(0.1)
     assert load.growth_of([100.0]) is None
     assert load.growth_of([]) is None
+
+
+def test_the_memory_of_processes_that_were_started_counts() -> None:
+    before = load.resident_mib(os.getpid())
+    with subprocess.Popen(
+        [sys.executable, "-c", "held = b'x' * 100_000_000; print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        after = load.resident_mib(os.getpid())
+        child.kill()
+    assert before is not None
+    assert after is not None
+    assert after - before > 90
 
 
 def test_waits() -> None:

@@ -233,6 +233,8 @@ def load() -> dict[str, Any]:
         "waits": waits,
         "resident_mib": [400.0, 410.0],
         "growth": 0.025,
+        "engine_pages_per_s": 2.4,
+        "over_engine": 0.977,
     }
     last = {**step, "clients": 64, "errors": [], "waits": None, "resident_mib": [], "growth": None}
     return {

@@ -1,5 +1,6 @@
 """What the service does when there is too much, too slow or too late; and what it lets nobody do."""
 
+import gzip
 import json
 import logging
 import socket
@@ -9,14 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
 import httpx
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
+from ocr_onnx.data import F32Array
 from ocr_onnx.engine import Engine
 from ocr_onnx.errors import DeviceError, ModelContractError
+from ocr_onnx.options import InputOptions, Options
 from ocr_onnx.service import fetching
 from ocr_onnx.service.logs import JsonLines
 from ocr_onnx.service.settings import ServiceOptions
-from tests.service.conftest import Gate, Serve, Served, b64, fake_engine, pdf, png, wait_until
+from tests.service.conftest import Gate, Serve, Served, b64, encoded, fake_engine, pdf, png, wait_until
 
 PNG = {"Content-Type": "image/png"}
 
@@ -359,11 +365,65 @@ def test_only_listed_hosts_are_fetched_from(serve: Serve, site: str) -> None:
 
 def test_pages_of_many_requests_come_in_turns(serve: Serve, gate: Gate) -> None:
     """A long document does not keep the others waiting until it is through."""
-    with serve(lambda: fake_engine(det=gate, pages_at_once=1)) as served, ThreadPoolExecutor(2) as pool:
+    shapes: list[tuple[int, ...]] = []
+
+    def noted(images: NDArray[np.uint8]) -> F32Array:
+        shapes.append(images.shape)
+        return gate(images)
+
+    with serve(lambda: fake_engine(det=noted, pages_at_once=1)) as served, ThreadPoolExecutor(2) as pool:
         long = pool.submit(read, served, pdf(12))
         assert gate.arrived.acquire(timeout=30)
-        short = pool.submit(read, served)
+        short = pool.submit(read, served, png(64, 640))
         wait_until(lambda: served.service.slots.taken == 2)
+        wait_until(lambda: served.service.queued > 0)
         gate.open.set()
         assert len(short.result().json()["pages"]) == 1
         assert len(long.result().json()["pages"]) == 12
+    (turn,) = [turn for turn, shape in enumerate(shapes) if shape[1] > shape[2]]
+    assert turn < 6
+
+
+def test_an_answer_that_nobody_takes_is_given_up(serve: Serve) -> None:
+    engine = fake_engine(options=Options(input=InputOptions()))
+    noise = np.random.default_rng(5).integers(0, 255, (2000, 2000, 3), np.uint8)
+    body = json.dumps({"file": b64(encoded(Image.fromarray(noise), "PNG"))}).encode()
+    head = b"POST /ocr HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    with serve(lambda: engine, ServiceOptions(body_timeout_s=1.0)) as served:
+        address = httpx.URL(served.address)
+        assert address.port is not None
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((address.host, address.port))
+            connection.sendall(head % len(body) + body)
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+            assert served.service.slots.taken == 1
+            wait_until(lambda: served.service.slots.taken == 0)
+            answers_still(served)
+
+
+def test_a_body_that_is_packed_is_refused(client: httpx.Client) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = client.post("/ocr", content=gzip.compress(b"{}"), headers=headers)
+    assert answer.status_code == 415
+    assert answer.json()["errorMsg"].startswith("Content-Encoding: ")
+
+
+def test_json_of_more_values_than_any_request_needs_is_not_parsed(client: httpx.Client) -> None:
+    many = b'{"file": "' + b64(png()).encode() + b'", "more": [' + b"[]," * 10_000 + b"[]]}"
+    answer = client.post("/ocr", content=many, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413
+    assert "has more than 10000 values" in answer.json()["errorMsg"]
+
+
+def test_a_shutdown_does_not_wait_for_models_that_are_being_loaded(serve: Serve) -> None:
+    ends = threading.Event()
+
+    def load() -> Engine:
+        assert ends.wait(600)
+        return fake_engine()
+
+    with serve(load, wait=False) as served:
+        assert httpx.get(f"{served.address}/readyz").json() == {"status": "loading"}
+    assert not ends.is_set()  # and the fixture saw the server end
+    ends.set()

@@ -57,7 +57,7 @@ def test_a_pdf_has_a_page_each(client: httpx.Client) -> None:
 
 
 def test_several_files_come_in_order_and_bad_ones_are_told(client: httpx.Client) -> None:
-    sent = files(("a.png", png()), ("bad.png", b"nothing"), ("C:\\scans\\b.pdf", pdf(2)), ("", png()))
+    sent = files(("a.png", png()), ("bad.png", b"nothing"), ("C:\\scans\\b.pdf", pdf(2)))
     body = client.post("/v1/read", files=sent).json()
     assert [(page["source"], page["index"]) for page in body["pages"]] == [
         ("a.png", None),
@@ -151,6 +151,20 @@ def _is_failure(answer: httpx.Response, status: int, subject: str) -> None:
     assert body["error"]["subject"] == subject
     assert body["error"]["requestId"] == answer.headers["x-request-id"]
     assert "Traceback" not in answer.text
+
+
+def test_fields_of_the_query_hold_beside_a_form(client: httpx.Client) -> None:
+    sent = files(("a.png", png()))
+    query = {"picture": "true", "options": '{"rec": {"drop_score": 0.999}}'}
+    (page,) = client.post("/v1/read", params=query, files=sent).json()["pages"]
+    assert (page["filtered"], "picture" in page) == (1, True)
+    twice = client.post("/v1/read", params=query, data={"picture": "true"}, files=sent)
+    _is_failure(twice, 422, "picture")
+    _is_failure(client.post("/v1/read", params={"pictures": "true"}, files=sent), 422, "pictures")
+    _is_failure(client.post("/v1/read", data={"option": "{}"}, files=sent), 422, "option")
+    nameless = client.post("/v1/read", files=[*sent, *files(("", png()))])
+    _is_failure(nameless, 422, "file")
+    assert nameless.json()["error"]["problem"] == "has no file name"
 
 
 def test_limits_may_be_lowered(client: httpx.Client) -> None:

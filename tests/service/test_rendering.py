@@ -2,10 +2,12 @@
 
 import os
 import signal
+import subprocess
 import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx
 import numpy as np
@@ -31,6 +33,12 @@ def renderers() -> Iterator[Renderers]:
     renderers = Renderers(2, LONG_S, GIB)
     yield renderers
     renderers.close()
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that this one has started and that still run."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    return [int(word) for word in found.stdout.split()]
 
 
 def pid_of(renderers: Renderers) -> int:
@@ -202,3 +210,23 @@ def test_the_service_answers_others_while_a_page_takes_too_long(serve: Serve) ->
             f"{served.address}/ocr", json={"file": b64(endless_pdf())}, timeout=60, trust_env=False
         )
         assert too_large.status_code == 413
+
+
+def test_pictures_are_read_while_pdfs_wait_for_their_processes(serve: Serve) -> None:
+    count = 8
+    with serve(options=ServiceOptions(render_timeout_s=LONG_S)) as served, ThreadPoolExecutor(count) as pool:
+        url = f"{served.address}/v1/read"
+        headers = {"Content-Type": "application/pdf"}
+        endless = [
+            pool.submit(httpx.post, url, content=endless_pdf(), headers=headers, timeout=300, trust_env=False)
+            for _ in range(count)
+        ]
+        wait_until(lambda: served.service.slots.taken == count)
+        with httpx.Client(base_url=served.address, timeout=60, trust_env=False) as client:
+            assert client.post("/ocr", json={"file": b64(png())}).status_code == 200
+            assert client.post("/v1/read", files=[("file", png())]).status_code == 200
+        assert not any(future.done() for future in endless)
+        while not all(future.done() for future in endless):
+            for pid in children_of(os.getpid()):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)

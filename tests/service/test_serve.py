@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ocr_onnx.cli.serve import read_keys
 from ocr_onnx.errors import OptionError
 from ocr_onnx.service.settings import ServiceOptions
 from tests.conftest import Run
@@ -71,6 +72,15 @@ def test_a_file_without_keys_is_refused(run: Run, tmp_path: Path) -> None:
     outcome = run("serve", "--api-key-file", file)
     assert outcome.code == 2
     assert "holds no key" in outcome.err
+
+
+def test_keys_are_read_whatever_editor_wrote_them(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(b"\xef\xbb\xbfsecret\r\n# other\r\nmore\r\n")
+    assert read_keys(file) == ("secret", "more")
+    file.write_text("schlüssel\n", encoding="utf-8")
+    with pytest.raises(OptionError, match="not plain ASCII"):
+        read_keys(file)
 
 
 def test_a_model_set_that_is_none_ends_it(run: Run) -> None:
