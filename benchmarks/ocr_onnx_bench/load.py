@@ -38,7 +38,7 @@ RULE = (
 )
 BUSY = "busy (503)"
 PAUSE_WHEN_BUSY_S = 0.5
-SETTLED = 0.1  # of the samples: memory is compared with that after them
+SETTLED = 0.1  # of the samples are left out of the growth of memory: a first page of each kind takes it
 
 Hashes: TypeAlias = tuple[str, ...]
 Say: TypeAlias = Callable[[str], None]
@@ -73,9 +73,10 @@ class LoadStep:
     """One number of clients. `errors` are (kind, count); `busy` counts answers 503, which are not among them.
 
     `other` counts pages that were read otherwise than by the engine. `resident_mib` is the server's
-    memory over the step, that of the processes it started included, `growth` how far it rose above what it
-    was after the first tenth. `engine_pages_per_s` is the speed of an engine that streams the same files
-    without HTTP, in this process, before and after the step, while the server has nothing to do.
+    memory over the step, that of the processes it started included, `growth` how far its median rose from
+    the first to the last third of the step. `engine_pages_per_s` is the speed of an engine that streams
+    the same files without HTTP, in this process, before and after the step, while the server has nothing
+    to do.
     """
 
     clients: int
@@ -289,11 +290,13 @@ def waits_of(times_ms: Sequence[float]) -> Waits | None:
 
 
 def growth_of(resident_mib: Sequence[float]) -> float | None:
-    """Return how far memory rose above what it was after the first tenth; None of too few samples."""
-    settled = int(len(resident_mib) * SETTLED)
-    if len(resident_mib) < 2:
-        return None
-    return max(resident_mib[settled:]) / resident_mib[settled] - 1
+    """Return how far memory rose from the first third after the settling to the last.
+
+    None of too few samples. Medians, as memory goes up and down with the pages that happen to be under way.
+    """
+    settled = resident_mib[int(len(resident_mib) * SETTLED) :]
+    third = len(settled) // 3
+    return statistics.median(settled[-third:]) / statistics.median(settled[:third]) - 1 if third else None
 
 
 @contextmanager

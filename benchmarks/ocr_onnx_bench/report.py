@@ -427,8 +427,8 @@ def _load(record: Load) -> Iterator[str]:
     yield (
         f"{record.files:,} files of {record.pages:,} pages, {record.seconds:,g} s for each number of "
         f"clients, {_on(record.machine)}. Record: `{record.name}`. Busy are answers 503; other are pages "
-        "that an engine reads otherwise; growth is that of the server's memory since the first tenth; the "
-        "engine streams the same files without HTTP, before and after."
+        "that an engine reads otherwise; growth is that of the server's memory from the first third to the "
+        "last; the engine streams the same files without HTTP, before and after."
     )
     yield _table(
         [

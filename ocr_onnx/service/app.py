@@ -197,10 +197,13 @@ def _add_routes(app: FastAPI, service: Service, files: PageFiles) -> None:
     post: Any = app.post
     post("/ocr", dependencies=guarded, openapi_extra=examples.OCR, summary="PaddleX's contract")(ocr)
     post("/v1/read", dependencies=guarded, openapi_extra=examples.READ, summary="Read files")(read)
-    app.get("/v1/models", dependencies=guarded, summary="What the server reads with")(models)
-    app.get("/healthz", summary="The process answers")(healthz)
-    app.get("/readyz", summary="Requests are taken")(readyz)
-    app.get("/metrics", dependencies=guarded, summary="Figures for Prometheus")(metrics)
+    get: Any = partial(app.get, response_class=Response)  # what they answer stands in `examples`
+    about = {"dependencies": guarded, "openapi_extra": examples.MODELS}
+    get("/v1/models", **about, summary="What the server reads with")(models)
+    get("/healthz", openapi_extra=examples.HEALTH, summary="The process answers")(healthz)
+    get("/readyz", openapi_extra=examples.READINESS, summary="Requests are taken")(readyz)
+    about = {"dependencies": guarded, "openapi_extra": examples.METRICS}
+    get("/metrics", **about, summary="Figures for Prometheus")(metrics)
     app.get("/", include_in_schema=False)(files.index)
     app.get("/static/{name}", include_in_schema=False)(files.static)
     for path, answer in (("/", files.index), ("/healthz", healthz), ("/readyz", readyz)):

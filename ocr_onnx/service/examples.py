@@ -11,9 +11,98 @@ _ENVELOPE: Final[dict[str, Any]] = {
         "errorMsg": {"type": "string"},
     },
 }
+_NULLABLE_INDEX: Final[dict[str, Any]] = {
+    "type": ["integer", "null"],
+    "description": "Zero-based page; null where the file is one picture.",
+}
 _TOLD: Final[dict[str, Any]] = {
     "type": "object",
+    "required": ["kind", "subject", "problem", "remedy"],
     "properties": {name: {"type": "string"} for name in ("kind", "subject", "problem", "remedy")},
+}
+_FAILURE: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            **_TOLD,
+            "required": [*_TOLD["required"], "requestId"],
+            "properties": {**_TOLD["properties"], "requestId": {"type": "string", "format": "uuid"}},
+        }
+    },
+}
+_POLYGON: Final[dict[str, Any]] = {
+    "type": "array",
+    "items": {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
+}
+_SUCCESS: Final[dict[str, Any]] = {
+    **_ENVELOPE,
+    "required": [*_ENVELOPE["required"], "result"],
+    "properties": {
+        **_ENVELOPE["properties"],
+        "result": {
+            "type": "object",
+            "required": ["ocrResults", "dataInfo"],
+            "properties": {
+                "ocrResults": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["texts", "image"],
+                        "properties": {
+                            "texts": {
+                                "type": "array",
+                                "items": {
+                                    "type": "object",
+                                    "required": ["poly", "text", "score"],
+                                    "properties": {
+                                        "poly": _POLYGON,
+                                        "text": {"type": "string"},
+                                        "score": {"type": "number"},
+                                    },
+                                },
+                            },
+                            "image": {"type": "string", "description": "Annotated JPEG in base64"},
+                        },
+                    },
+                },
+                "dataInfo": {
+                    "type": "object",
+                    "required": ["type"],
+                    "properties": {"type": {"enum": ["image", "pdf"]}, "numPages": {"type": "integer"}},
+                },
+            },
+        },
+    },
+}
+_PAGE: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["schema", "source", "index", "width_px", "height_px", "lines"],
+    "properties": {
+        "source": {"type": "string"},
+        "index": _NULLABLE_INDEX,
+        "width_px": {"type": "integer"},
+        "height_px": {"type": "integer"},
+        "lines": {"type": "array", "items": {"type": "object"}},
+        "picture": {"type": "string", "description": "Annotated JPEG in base64, if asked for"},
+    },
+}
+_FAILED: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["source", "index", "error"],
+    "properties": {"source": {"type": "string"}, "index": _NULLABLE_INDEX, "error": _TOLD},
+}
+_LINE: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "Each line is one of page, failed and, at the end, done.",
+    "properties": {
+        "page": _PAGE,
+        "failed": _FAILED,
+        "done": {
+            "type": "object",
+            "properties": {"pages": {"type": "integer"}, "failed": {"type": "integer"}},
+        },
+    },
 }
 _STATUSES: Final = {
     "401": "The API key is missing or wrong.",
@@ -42,13 +131,10 @@ OCR: Final[dict[str, Any]] = {
                     "required": ["file"],
                     "properties": {
                         "file": {"type": "string", "description": "URL or base64 of a picture or PDF"},
-                        "fileType": {"type": "integer", "enum": [0, 1], "nullable": True},
+                        "fileType": {"enum": [0, 1, None], "description": "0 PDF, 1 image"},
                         "inferenceParams": {
-                            "type": "object",
-                            "nullable": True,
-                            "properties": {
-                                "maxLongSide": {"type": "integer", "minimum": 32, "maximum": 16384}
-                            },
+                            "type": ["object", "null"],
+                            "properties": {"maxLongSide": {"type": ["integer", "null"], "minimum": 32}},
                         },
                     },
                 },
@@ -61,7 +147,7 @@ OCR: Final[dict[str, Any]] = {
             "description": "The text of every page.",
             "content": {
                 "application/json": {
-                    "schema": _ENVELOPE,
+                    "schema": _SUCCESS,
                     "example": {
                         "logId": "7ab1c4b5-6f8a-4f6c-9a51-2f3f4c5d6e7f",
                         "errorCode": 0,
@@ -130,14 +216,61 @@ READ: Final[dict[str, Any]] = {
                         "type": "object",
                         "required": ["pages", "failed"],
                         "properties": {
-                            "pages": {"type": "array", "items": {"type": "object"}},
-                            "failed": {"type": "array", "items": {"type": "object"}},
+                            "pages": {"type": "array", "items": _PAGE},
+                            "failed": {"type": "array", "items": _FAILED},
                         },
                     }
                 },
-                "application/x-ndjson": {"schema": {"type": "object"}},
+                "application/x-ndjson": {"schema": _LINE},
             },
         },
-        **_failures({"type": "object", "required": ["error"], "properties": {"error": _TOLD}}),
+        **_failures(_FAILURE),
     },
+}
+
+_STATUS: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["status"],
+    "properties": {"status": {"enum": ["alive", "ready", "loading", "stopping"]}},
+}
+_OF_MODELS: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["name", "models"],
+    "properties": {
+        "name": {"type": "string"},
+        "models": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["stage", "name", "sha256"],
+                "properties": {name: {"type": "string"} for name in ("stage", "name", "sha256")},
+            },
+        },
+        **{name: {"type": "string"} for name in ("device", "provider", "precision", "version")},
+    },
+}
+
+
+def _answers(schemas: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Document the JSON answers of a route without a body, by status."""
+    words = {"200": "As asked for.", **_STATUSES}
+    return {
+        "responses": {
+            status: {"description": words[status], "content": {"application/json": {"schema": schema}}}
+            for status, schema in schemas.items()
+        }
+    }
+
+
+MODELS: Final = _answers({"200": _OF_MODELS, "401": _FAILURE, "503": _FAILURE})
+HEALTH: Final = _answers({"200": _STATUS})
+READINESS: Final = _answers({"200": _STATUS, "503": _STATUS})
+METRICS: Final[dict[str, Any]] = {
+    "responses": {
+        "200": {
+            "description": "Prometheus' text format.",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        },
+        "401": {"description": _STATUSES["401"], "content": {"application/json": {"schema": _ENVELOPE}}},
+    }
 }

@@ -27,7 +27,10 @@ def main() -> None:
         signal.signal(stops, signal.SIG_IGN)  # sent to all of a service's processes; it ends this one itself
     _bound_memory(int(sys.argv[1]))
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - no path of ours
-        _answer_all(sys.stdin.buffer, sys.stdout.buffer, float(sys.argv[2]), nowhere.fileno())
+        try:
+            _answer_all(sys.stdin.buffer, sys.stdout.buffer, float(sys.argv[2]), nowhere.fileno())
+        except BrokenPipeError:
+            os._exit(0)  # the service is gone; an ordinary exit would try to write once more
 
 
 def _answer_all(questions: BinaryIO, answers: BinaryIO, seconds: float, nowhere: int) -> None:

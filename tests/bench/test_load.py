@@ -66,7 +66,7 @@ def loaded(run: Run, stub: Stub, folder: Path, *more: object) -> tuple[int, dict
 
 
 def test_a_good_server(run: Run, stub: Stub, tmp_path: Path) -> None:
-    code, found, told = loaded(run, stub, tmp_path, "--server-pid", os.getpid(), "--sample-seconds", 0.02)
+    code, found, told = loaded(run, stub, tmp_path, "--server-pid", os.getpid(), "--sample-seconds", 0.01)
     assert code == 0
     assert (found["kind"], found["files"], found["pages"], found["server"]["name"]) == (
         "load",
@@ -168,9 +168,10 @@ def test_a_server_that_is_not_there_is_told(run: Run, stub: Stub, tmp_path: Path
     assert not stub.asked
 
 
-def test_growth_is_that_of_the_greatest_over_the_settled() -> None:
-    assert load.growth_of([100.0] + [200.0] * 8 + [220.0] + [210.0]) == pytest.approx(0.1)
-    assert load.growth_of([100.0]) is None
+def test_growth_is_that_of_the_last_third_over_the_first() -> None:
+    settling, first, between, last = [50.0], [100.0, 300.0, 90.0], [500.0] * 3, [110.0, 105.0, 400.0]
+    assert load.growth_of(settling + first + between + last) == pytest.approx(0.1)
+    assert load.growth_of([100.0, 100.0]) is None
     assert load.growth_of([]) is None
 
 

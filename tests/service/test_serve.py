@@ -13,16 +13,20 @@ from ocr_onnx.cli.serve import read_keys
 from ocr_onnx.errors import OptionError
 from ocr_onnx.service.settings import ServiceOptions
 from tests.conftest import Run
-from tests.service.conftest import DEMO, wait_until
+from tests.service.conftest import DEMO, pdf, wait_until
+
+COMMAND = [sys.executable, "-c", "from ocr_onnx import cli; cli.main()", "serve"]
+NDJSON = {"Accept": "application/x-ndjson"}
 
 
 def test_it_serves_until_told_to_stop(tmp_path: Path) -> None:
     log = tmp_path / "log"
     keys = tmp_path / "keys"
     keys.write_text("# one key\nsecret\n", encoding="utf-8")
-    command = [sys.executable, "-c", "from ocr_onnx import cli; cli.main()", "serve", "--port", "0"]
     with log.open("wb") as stream:
-        server = subprocess.Popen([*command, "--offline", "--api-key-file", keys], stderr=stream)
+        server = subprocess.Popen(
+            [*COMMAND, "--port", "0", "--offline", "--api-key-file", keys], stderr=stream
+        )
     try:
         wait_until(lambda: b'"ready"' in log.read_bytes())
         listening = json.loads(log.read_text(encoding="utf-8").splitlines()[0])
@@ -47,6 +51,36 @@ def test_it_serves_until_told_to_stop(tmp_path: Path) -> None:
     ]
     assert "secret" not in log.read_text(encoding="utf-8")
     assert "BOARDING" not in log.read_text(encoding="utf-8")
+
+
+def test_a_server_that_was_killed_leaves_nobody_waiting_and_comes_back(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as stream:
+        server = subprocess.Popen([*COMMAND, "--port", "0", "--offline"], stderr=stream)
+    wait_until(lambda: b'"ready"' in log.read_bytes())
+    port = json.loads(log.read_text(encoding="utf-8").splitlines()[0])["port"]
+    address = f"http://127.0.0.1:{port}"
+    with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
+        assert client.get("/readyz").status_code == 200
+        with client.stream(
+            "POST", "/v1/read", files=[("file", ("a.pdf", pdf(12)))], headers=NDJSON
+        ) as answer:
+            server.kill()
+            with pytest.raises(httpx.TransportError):
+                list(answer.iter_lines())
+        server.wait()
+        with pytest.raises(httpx.ConnectError):
+            client.get("/readyz")
+    assert "Traceback" not in log.read_text(encoding="utf-8")
+    again = tmp_path / "again"
+    with again.open("wb") as stream:
+        server = subprocess.Popen([*COMMAND, "--port", str(port), "--offline"], stderr=stream)
+    try:
+        wait_until(lambda: b'"ready"' in again.read_bytes())
+        assert httpx.get(f"{address}/readyz", trust_env=False).status_code == 200
+    finally:
+        server.kill()
+        server.wait()
 
 
 @pytest.mark.parametrize(
