@@ -35,10 +35,10 @@ def renderers() -> Iterator[Renderers]:
     renderers.close()
 
 
-def children_of(pid: int) -> list[int]:
-    """Return the processes that this one has started and that still run."""
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
-    return [int(word) for word in found.stdout.split()]
+def renderers_of(pid: int) -> list[int]:
+    """Return the processes that render for this one."""
+    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True)
+    return [int(line.split()[0]) for line in found.stdout.splitlines() if "ocr_onnx.service.renderer" in line]
 
 
 def pid_of(renderers: Renderers) -> int:
@@ -227,6 +227,6 @@ def test_pictures_are_read_while_pdfs_wait_for_their_processes(serve: Serve) -> 
             assert client.post("/v1/read", files=[("file", png())]).status_code == 200
         assert not any(future.done() for future in endless)
         while not all(future.done() for future in endless):
-            for pid in children_of(os.getpid()):
+            for pid in renderers_of(os.getpid()):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
