@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from fastapi import Depends, FastAPI, Request
+from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response, StreamingResponse
+from starlette.routing import Match, Route
 
 from ocr_onnx.engine import Engine
 from ocr_onnx.errors import OcrError
@@ -35,6 +37,8 @@ from ocr_onnx.threads import usable_threads
 NDJSON: Final = "application/x-ndjson"
 FIELDS: Final = frozenset(("options", "picture"))
 OPENING_THREADS: Final = 2
+KEY_SCHEMES: Final = (HTTPBearer(auto_error=False), APIKeyHeader(name="X-API-Key", auto_error=False))
+"""Tell the schema how keys are sent; `Service.check_key` is what checks them."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -153,10 +157,18 @@ def create_app(
             yield
 
     app = FastAPI(
-        title="ocr-onnx", version=version("ocr-onnx"), lifespan=lifespan, docs_url=None, redoc_url=None
+        title="ocr-onnx",
+        version=version("ocr-onnx"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # to an address that the client's Host header makes up
+        separate_input_output_schemas=False,  # so that a key with a default is one that may be missing
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
-    _add_routes(app, service, PageFiles(page or Path(__file__).with_name("page")))
+    guards = [Depends(service.check_key), *(Depends(scheme) for scheme in KEY_SCHEMES if keys)]
+    _add_routes(app, service, PageFiles(page or Path(__file__).with_name("page")), guards)
     _add_handlers(app, service)
     if options.cors_origins:
         app.add_middleware(
@@ -170,9 +182,7 @@ def create_app(
     return app
 
 
-def _add_routes(app: FastAPI, service: Service, files: PageFiles) -> None:
-    guarded = [Depends(service.check_key)]
-
+def _add_routes(app: FastAPI, service: Service, files: PageFiles, guarded: Sequence[Any]) -> None:
     async def ocr(request: Request) -> Response:
         return await read_reference(request, service)
 
@@ -194,16 +204,18 @@ def _add_routes(app: FastAPI, service: Service, files: PageFiles) -> None:
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    post: Any = app.post
-    post("/ocr", dependencies=guarded, openapi_extra=examples.OCR, summary="PaddleX's contract")(ocr)
-    post("/v1/read", dependencies=guarded, openapi_extra=examples.READ, summary="Read files")(read)
-    get: Any = partial(app.get, response_class=Response)  # what they answer stands in `examples`
-    about = {"dependencies": guarded, "openapi_extra": examples.MODELS}
-    get("/v1/models", **about, summary="What the server reads with")(models)
-    get("/healthz", openapi_extra=examples.HEALTH, summary="The process answers")(healthz)
-    get("/readyz", openapi_extra=examples.READINESS, summary="Requests are taken")(readyz)
-    about = {"dependencies": guarded, "openapi_extra": examples.METRICS}
-    get("/metrics", **about, summary="Figures for Prometheus")(metrics)
+    post: Any = partial(app.post, response_class=Response, dependencies=guarded)
+    get: Any = partial(app.get, response_class=Response)
+    of_ocr = {"responses": examples.OCR_ANSWERS, "openapi_extra": examples.OCR_REQUEST}
+    of_read = {"responses": examples.READ_ANSWERS, "openapi_extra": examples.READ_REQUEST}
+    post("/ocr", **of_ocr, summary="PaddleX's contract")(ocr)
+    post("/v1/read", **of_read, summary="Read files")(read)
+    of_models = {"responses": examples.MODELS_ANSWERS, "dependencies": guarded}
+    get("/v1/models", **of_models, summary="What the server reads with")(models)
+    get("/healthz", responses=examples.HEALTH_ANSWERS, summary="The process answers")(healthz)
+    get("/readyz", responses=examples.READINESS_ANSWERS, summary="Requests are taken")(readyz)
+    of_metrics = {"responses": examples.METRICS_ANSWERS, "dependencies": guarded}
+    get("/metrics", **of_metrics, summary="Figures for Prometheus")(metrics)
     app.get("/", include_in_schema=False)(files.index)
     app.get("/static/{name}", include_in_schema=False)(files.static)
     for path, answer in (("/", files.index), ("/healthz", healthz), ("/readyz", readyz)):
@@ -225,11 +237,20 @@ def _add_handlers(app: FastAPI, service: Service) -> None:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for these alone
         answer = answered(request, http_fault(error))
         answer.headers.update(error.headers or {})
+        if error.status_code == 405:
+            answer.headers["Allow"] = ", ".join(sorted(_methods(app, request)))
         return answer
 
     app.add_exception_handler(RequestError, on_fault)
     app.add_exception_handler(OcrError, on_fault)
     app.add_exception_handler(HTTPException, on_http)
+
+
+def _methods(app: FastAPI, request: Request) -> set[str]:
+    """Return what a path may be asked with; its GET knows nothing of the route for HEAD."""
+    routes = (route for route in app.routes if isinstance(route, Route))
+    matching = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return {method for route in matching for method in route.methods or ()}
 
 
 async def read_reference(request: Request, service: Service) -> Response:

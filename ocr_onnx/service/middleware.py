@@ -132,7 +132,7 @@ def to_json(content: Any) -> bytes:
 def failure_answer(request: Request, fault: RequestError) -> Response:
     """Answer with a fault, in the form of the route's contract: that of `/v1`, or the reference's."""
     request_id = request.state.request_id
-    in_v1 = request.url.path.startswith("/v1/")
+    in_v1 = request.scope["path"].startswith("/v1/")
     content = v1.failure(request_id, fault) if in_v1 else contract.failure(request_id, fault)
     headers = {"Retry-After": str(RETRY_AFTER_S)} if fault.status == 503 else {}
     if fault.status == 408:
