@@ -2,7 +2,6 @@
 
 import base64
 import io
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from ocr_onnx.engine import Engine
 from ocr_onnx.options import InputOptions, Options
 from ocr_onnx.recognize import CtcSteps
 from ocr_onnx.service.app import Service, create_app
+from ocr_onnx.service.server import listening
 from ocr_onnx.service.settings import ServiceOptions
 
 DEMO = Path(__file__).parents[1] / "data" / "boarding-pass.png"
@@ -125,7 +125,7 @@ def serve() -> Serve:
         app = create_app(load, options, keys=keys, model_set="fake", page=page)
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=30)
         server = uvicorn.Server(config)
-        listener = socket.create_server(("127.0.0.1", 0))
+        listener = listening("127.0.0.1", 0)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         service: Service = app.state.service
