@@ -59,6 +59,10 @@ class InputOptions:
 
     def __post_init__(self) -> None:
         check_fields(self, "input")
+        try:
+            self.password.encode()
+        except UnicodeEncodeError:  # not as the cause: it holds the password
+            raise OptionError("input.password", "is no valid Unicode", "give the text as it is") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ def given_as(section: str, name: str, value: object) -> object:
         ("rec.batch_size", True, "is true", "give a whole number"),
         ("input.pages", 1, "is the number 1", "give text, in quotes"),
         ("input.password", b"secret", "has the wrong type", "give text, in quotes"),
+        ("input.password", "s\ud800", "is no valid Unicode", "give the text as it is"),
         ("runtime.threads", 1.5, "is the number 1.5", "give a whole number"),
         ("runtime.device", None, "is empty", "give text, in quotes"),
         ("models.name", {}, "is a mapping", "give text, in quotes"),

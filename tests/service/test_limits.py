@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import httpx
 import numpy as np
@@ -22,7 +22,18 @@ from ocr_onnx.options import InputOptions, Options
 from ocr_onnx.service import fetching
 from ocr_onnx.service.logs import JsonLines
 from ocr_onnx.service.settings import ServiceOptions
-from tests.service.conftest import Gate, Serve, Served, b64, encoded, fake_engine, pdf, png, wait_until
+from tests.service.conftest import (
+    Gate,
+    Serve,
+    Served,
+    b64,
+    dark,
+    encoded,
+    fake_engine,
+    pdf,
+    png,
+    wait_until,
+)
 
 PNG = {"Content-Type": "image/png"}
 
@@ -102,6 +113,17 @@ def test_a_slow_body_times_out(serve: Serve) -> None:
         answers_still(served)
 
 
+@pytest.mark.parametrize("kind", ["application/json", "image/png", "multipart/form-data; boundary=x"])
+def test_a_client_that_goes_away_within_its_body_leaves_nothing(serve: Serve, kind: str) -> None:
+    path = "/ocr" if kind == "application/json" else "/v1/read"
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\nContent-Length: 100\r\n\r\n"
+    with serve() as served:
+        with socket.create_connection(_port(served), timeout=30) as client:
+            client.sendall(head.encode() + b"--x")
+            wait_until(lambda: served.service.slots.held_bytes == 3)
+        answers_still(served)
+
+
 def _port(served: Served) -> tuple[str, int]:
     address = httpx.URL(served.address)
     assert address.port is not None
@@ -145,6 +167,24 @@ def test_a_client_that_goes_away_leaves_the_queue(serve: Serve, gate: Gate, acce
         assert gate.calls < 9
 
 
+def test_a_client_that_goes_away_between_two_lines_leaves_the_queue(serve: Serve, gate: Gate) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def first_alone(images: NDArray[np.uint8]) -> F32Array:
+        seen.append(images.shape)
+        return dark(images) if len(seen) == 1 else gate(images)
+
+    with serve(lambda: fake_engine(det=first_alone, pages_at_once=1)) as served:
+        headers = {"Content-Type": "application/pdf", "Accept": "application/x-ndjson"}
+        url = f"{served.address}/v1/read"
+        with httpx.stream("POST", url, content=pdf(9), headers=headers, trust_env=False) as answer:
+            assert next(answer.iter_lines()).startswith('{"page":')
+        wait_until(lambda: not served.service.queued)
+        gate.open.set()
+        answers_still(served)
+        assert len(seen) < 9
+
+
 def test_a_shutdown_finishes_what_was_accepted(serve: Serve, gate: Gate) -> None:
     with serve(lambda: fake_engine(det=gate)) as served, ThreadPoolExecutor(1) as pool:
         accepted = pool.submit(read, served)
@@ -182,6 +222,14 @@ def test_readiness_tells_of_loading_and_of_the_end(serve: Serve) -> None:
         served.service.stopping = True
         assert client.get("/readyz").json() == {"status": "stopping"}
         assert read(served).status_code == 503
+
+
+def test_no_part_of_an_answer_waits_for_the_one_before(served: Served, client: httpx.Client) -> None:
+    assert client.get("/healthz").status_code == 200
+    (connection,) = served.server.server_state.connections
+    assert connection.transport is not None
+    accepted = connection.transport.get_extra_info("socket")
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz"])
@@ -315,6 +363,8 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
                 self.send_header(
                     "Location", f"http://127.0.0.2:{self.headers['Host'].rpartition(':')[2]}/page.png"
                 )
+            elif self.path == "/to-itself":
+                self.send_header("Location", "/to-itself")
             elif self.path == "/to-file":
                 self.send_header("Location", "file:///etc/hostname")
             self.end_headers()
@@ -342,6 +392,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         ("/page.png", 200, "Success"),
         ("/to-page", 200, "Success"),
         ("/to-private", 422, "not a public address"),
+        ("/to-itself", 422, "redirect"),
         ("/to-file", 422, "not http(s)"),
         ("/endless", 413, "larger than the limit"),
     ],
@@ -353,6 +404,25 @@ def test_public_addresses_are_fetched_within_bounds(
         answer = ocr(served, site + path)
         assert answer.status_code == status, answer.text
         assert words in answer.json()["errorMsg"]
+        answers_still(served)
+
+
+@pytest.mark.parametrize("addresses", [("127.0.0.1",), ("10.0.0.1",), ("8.8.8.8", "127.0.0.1"), ("::1",)])
+def test_a_name_that_leads_to_this_machine_is_refused(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, addresses: tuple[str, ...]
+) -> None:
+    look_up = socket.getaddrinfo
+
+    def looked_up(host: str, port: int, *args: int, **kwargs: int) -> list[Any]:
+        if host != "pictures.example":
+            return look_up(host, port, *args, **kwargs)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", looked_up)
+    with serve(options=ServiceOptions(allow_urls=True)) as served:
+        answer = ocr(served, "http://pictures.example/page.png")
+        assert answer.status_code == 422
+        assert answer.json()["errorMsg"].startswith("pictures.example: is not a public address")
         answers_still(served)
 
 

@@ -133,6 +133,7 @@ def test_options_hold_for_their_request_alone(client: httpx.Client) -> None:
         ('{"input": {"max_pixels": 1000001}}', "input.max_pixels"),
         ('{"input": {"max_pages": 13}}', "input.max_pages"),
         ('{"input": {"pages": "0"}}', "input.pages"),
+        ('{"input": {"password": "\\ud800"}}', "input.password"),
         ('{"cls": {"enabled": true}}', "cls.enabled"),
     ],
 )
