@@ -93,7 +93,7 @@ class _Exchange:
             self.status = message["status"]
             headers = [(b"x-request-id", self._request_id.encode()), (b"x-content-type-options", b"nosniff")]
             message["headers"] = [*message.get("headers", ()), *headers]
-            if self.status >= 400:
+            if self.status >= 400 and self.status != 408:  # who is too slow was waited for already
                 await self._drain()
         for piece in _pieces(message):
             try:
