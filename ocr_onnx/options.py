@@ -5,7 +5,7 @@ raises `OptionError` about the key ("det.thresh").
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from ocr_onnx.errors import OptionError
 from ocr_onnx.validation import Range, check_fields
@@ -16,6 +16,10 @@ BoxType: TypeAlias = Literal["quad", "polygon"]
 Order: TypeAlias = Literal["reading", "reference"]
 WidthRule: TypeAlias = Literal["tight", "reference"]
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
+
+
+LIMIT_SIDES_PX: Final = Range(32, 16_384)
+"""What `det.limit_side_px` may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ class DetOptions:
     """
 
     limit_type: LimitType = "auto"
-    limit_side_px: Annotated[int, Range(32, 16_384)] = 1600
+    limit_side_px: Annotated[int, LIMIT_SIDES_PX] = 1600
     max_pixels: Annotated[int, Range(32 * 32, 256_000_000)] = 16_000_000
     tile_pixels: Annotated[int, Range(256 * 256, 256_000_000)] = 1_000_000
     thresh: Annotated[float, Range(0, 1)] = 0.3

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from ocr_onnx.data import Page, PageResult
 from ocr_onnx.document import OpenPdf, document_pages
 from ocr_onnx.inputs import file_outcomes, is_pdf
-from ocr_onnx.options import Options
+from ocr_onnx.options import LIMIT_SIDES_PX, Options
 from ocr_onnx.render import to_jpeg, to_reference
 from ocr_onnx.service.faults import Failed, RequestError, bad_request, failed, too_large
 
@@ -18,7 +18,6 @@ MAX_PAGES: Final = 10
 PDF: Final = 0
 IMAGE: Final = 1
 SUBJECT: Final = "file"
-SIDES_PX: Final = (32, 16_384)  # what det.limit_side_px may be
 
 Kind: TypeAlias = Literal["image", "pdf"]
 
@@ -70,11 +69,14 @@ def _with_parameters(parameters: Any, options: Options) -> Options:
     longest = parameters.get("maxLongSide")
     if longest is None:
         return options
-    if isinstance(longest, bool) or not isinstance(longest, int) or longest < SIDES_PX[0]:
-        problem, remedy = f"is no whole number of at least {SIDES_PX[0]}", "give the longest side in pixels"
+    if isinstance(longest, bool) or not isinstance(longest, int) or longest < LIMIT_SIDES_PX.low:
+        problem, remedy = (
+            f"is no whole number of at least {LIMIT_SIDES_PX.low:g}",
+            "give the longest side in pixels",
+        )
         raise bad_request("maxLongSide", problem, remedy)
     # The contract has no upper end: whoever gives a huge one wants nothing shrunk.
-    limit_side_px = min(longest, SIDES_PX[1])
+    limit_side_px = int(min(longest, LIMIT_SIDES_PX.high))
     return replace(options, det=replace(options.det, limit_type="max", limit_side_px=limit_side_px))
 
 

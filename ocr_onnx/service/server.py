@@ -8,9 +8,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from ocr_onnx.errors import OptionError
-from ocr_onnx.service.app import Service
 from ocr_onnx.service.logs import logged_to_stderr
 from ocr_onnx.service.settings import ServiceOptions
+from ocr_onnx.service.shared import Service
 
 _LOG = logging.getLogger(__name__)
 

@@ -21,9 +21,10 @@ from ocr_onnx.data import F32Array
 from ocr_onnx.engine import Engine
 from ocr_onnx.options import InputOptions, Options
 from ocr_onnx.recognize import CtcSteps
-from ocr_onnx.service.app import Service, create_app
+from ocr_onnx.service.app import create_app
 from ocr_onnx.service.server import listening
 from ocr_onnx.service.settings import ServiceOptions
+from ocr_onnx.service.shared import Service
 
 DEMO = Path(__file__).parents[1] / "data" / "boarding-pass.png"
 LIMITS = InputOptions(max_bytes=2_000_000, max_pixels=1_000_000, max_pages=12)

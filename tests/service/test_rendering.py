@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from ocr_onnx.inputs import file_outcomes, open_pdf
 from ocr_onnx.options import InputOptions
 from ocr_onnx.service.rendering import Renderers
 from ocr_onnx.service.settings import ServiceOptions
-from tests.service.conftest import Serve, b64, pdf, png, wait_until
+from tests.service.conftest import Gate, Serve, b64, fake_engine, pdf, png, wait_until
 from tests.test_pdf import _assembled, _encrypted_pdf
 
 GIB = 1024 * 1024 * 1024
@@ -173,21 +172,23 @@ def test_it_ends_itself_where_nobody_asks_any_more(renderers: Renderers) -> None
 
 
 def test_the_service_goes_on_when_its_renderer_is_ended_in_the_middle(serve: Serve) -> None:
-    with serve(options=ServiceOptions(render_timeout_s=LONG_S)) as served:
-        renderers = served.service.renderers
-        answers: list[httpx.Response] = []
+    gate = Gate()
 
-        def ask() -> None:
-            body = {"file": b64(pdf(10))}
-            answers.append(httpx.post(f"{served.address}/ocr", json=body, timeout=60, trust_env=False))
+    def ask(address: str) -> httpx.Response:
+        return httpx.post(f"{address}/ocr", json={"file": b64(pdf(10))}, timeout=60, trust_env=False)
 
-        ask()
-        thread = threading.Thread(target=ask)
-        thread.start()
-        os.kill(pid_of(renderers), signal.SIGKILL)
-        thread.join()
-        assert [answer.status_code for answer in answers] == [200, 200]
-        assert answers[0].json()["result"] == answers[1].json()["result"]
+    with serve(lambda: fake_engine(det=gate)) as served, ThreadPoolExecutor(1) as pool:
+        gate.open.set()
+        whole = ask(served.address)
+        gate.open.clear()
+        before = gate.calls
+        broken = pool.submit(ask, served.address)
+        wait_until(lambda: gate.calls > before)  # some of its pages are rendered, none is read
+        for pid in renderers_of(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+        gate.open.set()
+        assert broken.result().status_code == whole.status_code == 200
+        assert broken.result().json()["result"] == whole.json()["result"]
 
 
 def test_the_service_answers_others_while_a_page_takes_too_long(serve: Serve) -> None:
